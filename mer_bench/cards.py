@@ -1,0 +1,278 @@
+"""Cards: what a plugin says of itself in `card.toml`, read and checked without importing its code."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib.resources.abc import Traversable
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mer_bench.errors import CardError
+
+Entry = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
+Identifier = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+Modality = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+SplitName = Literal["train", "dev", "test"]
+SettingValues = dict[str, Any]
+
+
+class CardPart(BaseModel):
+    """A table of a card: frozen, and a key that no field has is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Paper(CardPart):
+    """The publication a model or a corpus comes from."""
+
+    title: str
+    authors: str = ""
+    venue: str
+    year: Annotated[int, Field(ge=1950, le=2100)]
+    url: str = ""
+
+
+class Reported(CardPart):
+    """A figure copied from a numbered table of the model's own paper.
+
+    Attributes:
+        weighted_f1, accuracy: Fractions in [0, 1]; None is "not printed".
+        table: The paper's own number of the table: `Table 2`.
+        features: The features the paper used, in words.
+        selection: How the paper chose the epoch: `dev`, `test` or `unknown`.
+    """
+
+    weighted_f1: Annotated[float, Field(ge=0, le=1)] | None = None
+    accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    table: str
+    features: str
+    selection: Literal["dev", "test", "unknown"] = "unknown"
+
+
+class Ablation(CardPart):
+    """One of a model's own ablations: settings that differ from its defaults, and the question it answers."""
+
+    question: str
+    settings: SettingValues
+
+
+class ModelCard(CardPart):
+    """What a model is, whose it is, and where its code is.
+
+    Attributes:
+        title: Name as written in a table.
+        summary: One sentence.
+        entry: `module:Class` inside the plugin's folder.
+        config: `module:Class` of the settings, in a module that imports no torch.
+        version: Raised whenever the same settings and seed would give other numbers.
+        modalities: Every modality the model can take; any non-empty subset must work unless
+            `needs` names modalities that must be there.
+        needs: Modalities without which the model cannot run.
+        causal: True when an utterance's result never depends on a later one.
+        uses_speakers: False when the model never reads who speaks.
+        speaker_symmetric: True when renaming the speakers of a dialogue changes nothing.
+        settings: Values that replace class defaults, by dataset (`default`: for every dataset).
+        published: The paper's own settings, by dataset, for `--settings`.
+        ablations: The model's own ablations, by name.
+        reported: Figures printed in the model's own paper, by dataset.
+        stated: Parts that follow the paper. ours: Choices made here where the paper leaves one open.
+        code_licence: Licence of the code that the authors published, in words.
+        excused: Checks of the conformance kit that do not apply, by name, each with its reason.
+    """
+
+    title: str
+    summary: str
+    entry: Entry
+    config: Entry
+    version: Annotated[int, Field(ge=1)] = 1
+    modalities: Annotated[tuple[Modality, ...], Field(min_length=1)]
+    needs: tuple[Modality, ...] = ()
+    causal: bool = False
+    uses_speakers: bool = True
+    speaker_symmetric: bool = False
+    paper: Paper | None = None
+    settings: dict[str, SettingValues] = {}
+    published: dict[str, SettingValues] = {}
+    ablations: dict[Identifier, Ablation] = {}
+    reported: dict[str, Reported] = {}
+    stated: tuple[str, ...] = ()
+    ours: tuple[str, ...] = ()
+    code_licence: str = "none published"
+    excused: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _needs_are_modalities(self) -> ModelCard:
+        missing = [name for name in self.needs if name not in self.modalities]
+        if missing:
+            raise ValueError(f"needs lists {missing[0]}, which modalities does not")
+        return self
+
+    def settings_for(self, dataset: str) -> SettingValues:
+        """The card's settings for a dataset: `default` first, then the dataset's own."""
+        return {**self.settings.get("default", {}), **self.settings.get(dataset, {})}
+
+
+class Source(CardPart):
+    """A file that a feature set is made from, pinned by its content.
+
+    Attributes:
+        name: File name as it is kept in the raw data folder.
+        repository, commit, path: Where it is published; empty for a file that the user brings.
+        git_blob: SHA-1 of `blob <bytes>\\0` + content. sha256: SHA-256 of the content.
+        bytes: Size.
+        licence: As stated by the publisher.
+    """
+
+    name: str
+    repository: str = ""
+    commit: str = ""
+    path: str = ""
+    git_blob: Annotated[str, Field(pattern=r"^([0-9a-f]{40})?$")] = ""
+    sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""
+    bytes: Annotated[int, Field(ge=0)] = 0
+    licence: str = "none stated"
+
+
+class LabelSet(CardPart):
+    """Which annotation is predicted: the classes in the order of their index."""
+
+    title: str
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+
+
+class Protocol(CardPart):
+    """A split, a selection rule and a headline metric, with a version.
+
+    Attributes:
+        selection: The dev metric that chooses the epoch.
+        headline: The test metric that a leaderboard ranks by.
+        folds: 0 for one fixed split, else the number of folds.
+    """
+
+    title: str
+    version: Annotated[int, Field(ge=1)] = 1
+    selection: str = "weighted_f1"
+    headline: str = "weighted_f1"
+    folds: Annotated[int, Field(ge=0)] = 0
+
+
+class SplitCount(CardPart):
+    """Dialogues and utterances of a split as published."""
+
+    dialogues: Annotated[int, Field(ge=0)]
+    utterances: Annotated[int, Field(ge=0)]
+
+
+class FeatureSet(CardPart):
+    """How utterances became vectors.
+
+    Attributes:
+        widths: Width of each modality, in the dataset's order of modalities; 0 where the data decide.
+        modalities: Those a run uses when none are named; empty is all.
+        sources: Names of the sources it is made from.
+        needs: Options of `data prepare` without which it cannot be made: `vectors`.
+        label_supervised: True when train labels shaped the features.
+        caveats: What a reader of a table must know.
+    """
+
+    title: str
+    summary: str
+    widths: dict[Modality, int]
+    modalities: tuple[Modality, ...] = ()
+    sources: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    label_supervised: bool = False
+    caveats: tuple[str, ...] = ()
+
+
+class DatasetCard(CardPart):
+    """What a corpus is, whose it is, how it is split and what to beware of.
+
+    Attributes:
+        title: Name as written in a table.
+        entry: `module:Class` inside the plugin's folder.
+        licence: Terms of the corpus in words. homepage: Where its owner publishes it.
+        redistribute: False when a committed file may hold no per-utterance labels.
+        synthetic: True for made-up dialogues.
+        modalities: Every modality, in the canonical order.
+        label_sets, feature_sets, protocols: By id without the dataset's name; the first of each is
+            the default.
+        counts: Published dialogues and utterances by protocol and split; checked while reading.
+        traps: Known faults and surprises, one sentence each.
+        excused: Checks of the conformance kit that do not apply, by name, each with its reason.
+    """
+
+    title: str
+    summary: str
+    entry: Entry
+    version: Annotated[int, Field(ge=1)] = 1
+    licence: str
+    homepage: str = ""
+    redistribute: bool = True
+    synthetic: bool = False
+    paper: Paper | None = None
+    modalities: Annotated[tuple[Modality, ...], Field(min_length=1)]
+    label_sets: Annotated[dict[Identifier, LabelSet], Field(min_length=1)]
+    feature_sets: Annotated[dict[Identifier, FeatureSet], Field(min_length=1)]
+    protocols: Annotated[dict[Identifier, Protocol], Field(min_length=1)]
+    counts: dict[str, dict[SplitName, SplitCount]] = {}
+    sources: tuple[Source, ...] = ()
+    traps: tuple[str, ...] = ()
+    excused: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> DatasetCard:
+        names = {source.name for source in self.sources}
+        for key, features in self.feature_sets.items():
+            for source in features.sources:
+                if source not in names:
+                    raise ValueError(f"feature set {key} is made from {source}, which sources does not list")
+            for modality in (*features.widths, *features.modalities):
+                if modality not in self.modalities:
+                    raise ValueError(f"feature set {key} has {modality}, which modalities does not list")
+        for key in self.counts:
+            if key not in self.protocols:
+                raise ValueError(f"counts names protocol {key}, which protocols does not list")
+        return self
+
+    def source(self, name: str) -> Source:
+        """The source of that name; the card's own check guarantees those that feature sets name."""
+        return next(source for source in self.sources if source.name == name)
+
+
+CardType = TypeVar("CardType", bound=CardPart)
+
+
+def read_card(file: Traversable, kind: type[CardType]) -> CardType:
+    """Read and check one card.toml.
+
+    Raises:
+        CardError: If the file is absent, not TOML, or not a complete card; names file and key.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError):
+        raise CardError(f"{file} is not there; a plugin's folder needs a card.toml.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CardError(f"{file} cannot be read: {error}.") from None
+    return parse_card(text, kind, str(file))
+
+
+def parse_card(text: str, kind: type[CardType], origin: str) -> CardType:
+    """The same for a card's text; `origin` names it in messages."""
+    try:
+        values: Mapping[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CardError(f"{origin} is not valid TOML: {error}.") from None
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        first = faults[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
+        key = f"'{where}': " if where else ""
+        raise CardError(f"{origin} is not a complete card: {key}{message}{more}.") from None

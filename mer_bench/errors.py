@@ -1,0 +1,118 @@
+"""Every error that mer-bench raises on purpose.
+
+    MerBenchError
+    ├── RequestError            the request was wrong: exit code 2
+    │   ├── UnknownNameError    a name that nothing answers to; suggests the nearest
+    │   ├── SettingError        a setting that does not exist or lies outside its range
+    │   ├── CardError           a plugin's card.toml is missing, malformed or contradicts itself
+    │   ├── PluginError         a plugin's code cannot be imported or breaks its contract
+    │   ├── MissingDataError    data that the request needs are not on this machine
+    │   └── DataError           a file is damaged, malformed, of the wrong size or not what it claims
+    │       └── UnsafePickleError   a pickle asks for something that data never need
+    ├── RunError                the request was right and the run failed: exit code 1
+    │   ├── DivergedError       the loss became NaN or infinite
+    │   ├── OutOfMemoryError    memory of the device or of the machine was exhausted
+    │   └── StorageError        something could not be written or read: disk full, folder read-only
+    ├── UnreachableError        no host answered (name or connection failure); exit code 1
+    └── RecordError             a record or predictions file is not valid; exit code 2
+
+The message of each is one or two plain sentences: what is wrong, what was given, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MerBenchError(Exception):
+    """Anything that mer-bench reports as one plain sentence."""
+
+    exit_code = 1
+
+
+class RequestError(MerBenchError):
+    """The request was wrong; nothing was run or written."""
+
+    exit_code = 2
+
+
+class UnknownNameError(RequestError):
+    """A name that nothing answers to.
+
+    Args:
+        kind: What was looked for, as a noun: `model`, `dataset`, `setting`.
+        given: The name as it was given.
+        known: The names that exist.
+        where: A command that lists them, or "".
+    """
+
+    def __init__(self, kind: str, given: str, known: Iterable[str], where: str = "") -> None:
+        names = sorted(known)
+        self.given = given
+        self.nearest = nearest_names(given, names)
+        message = f"no {kind} is called '{given}'."
+        if self.nearest:
+            message += " Did you mean " + " or ".join(f"'{name}'" for name in self.nearest) + "?"
+        elif names:
+            message += " Known: " + ", ".join(names) + "."
+        if where:
+            message += f" See: {where}"
+        super().__init__(message)
+
+
+class SettingError(RequestError):
+    """A setting that does not exist or lies outside its legal range."""
+
+
+class CardError(RequestError):
+    """A plugin's card is missing, malformed or contradicts itself."""
+
+
+class PluginError(RequestError):
+    """A plugin's code cannot be imported or breaks its contract."""
+
+
+class MissingDataError(RequestError):
+    """Data that the request needs are not on this machine."""
+
+
+class DataError(RequestError):
+    """A file is damaged, malformed, of the wrong size or not what it claims to be."""
+
+
+class UnsafePickleError(DataError):
+    """A pickle asks for something that data never need; nothing of it was run."""
+
+
+class RunError(MerBenchError):
+    """The request was right and the run failed."""
+
+
+class DivergedError(RunError):
+    """The training loss became NaN or infinite."""
+
+
+class OutOfMemoryError(RunError):
+    """The memory of the device or of the machine was exhausted."""
+
+
+class StorageError(RunError):
+    """Something could not be written or read: disk full, folder read-only."""
+
+
+class UnreachableError(MerBenchError):
+    """No host answered: a name or a connection failure, never an answer of the wrong kind."""
+
+
+class RecordError(MerBenchError):
+    """A record or a predictions file is not valid."""
+
+    exit_code = 2
+
+
+def nearest_names(given: str, known: Iterable[str], count: int = 2) -> list[str]:
+    """The known names that resemble the given one most, the best first; empty when none does."""
+    by_folded = {name.casefold(): name for name in known}
+    matches = difflib.get_close_matches(given.casefold(), by_folded, n=count, cutoff=0.6)
+    return [by_folded[match] for match in matches]

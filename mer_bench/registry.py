@@ -1,0 +1,183 @@
+"""Find plugins by their cards: every sub-package of a shelf is one model or one dataset.
+
+A shelf is an importable package that an entry point of the group `mer_bench.models` or
+`mer_bench.datasets` names; the built-in ones are found in just the same way. Looking around reads
+cards and imports no plugin code. A broken plugin is kept by name with its reason and harms no other.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from importlib.resources import files
+from typing import Any, Generic, TypeVar
+
+from mer_bench.cards import CardPart, DatasetCard, ModelCard, read_card
+from mer_bench.config import Settings, TrainerSettings, names_in_both, validated
+from mer_bench.errors import CardError, MerBenchError, PluginError, UnknownNameError
+
+Card = TypeVar("Card", bound=CardPart)
+
+
+@dataclass(frozen=True)
+class Plugin(Generic[Card]):
+    """A plugin that was found: its name on the command line, its card and where it comes from.
+
+    Attributes:
+        package: Import name of the plugin's folder: `mer_bench_models.cmath`.
+        distribution: The installed distribution that brought it: `mer-bench`.
+    """
+
+    name: str
+    card: Card
+    package: str
+    distribution: str
+
+
+@dataclass(frozen=True)
+class BrokenPlugin:
+    """A plugin, or a whole shelf, that cannot be used, and why."""
+
+    name: str
+    package: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Shelf(Generic[Card]):
+    """Every plugin of one kind."""
+
+    kind: str
+    plugins: Mapping[str, Plugin[Card]]
+    broken: tuple[BrokenPlugin, ...]
+
+    def find(self, name: str) -> Plugin[Card]:
+        """The plugin of that name.
+
+        Raises:
+            PluginError: If it is there and broken. UnknownNameError: If nothing has that name.
+        """
+        if name in self.plugins:
+            return self.plugins[name]
+        for broken in self.broken:
+            if name in (broken.name, broken.package):
+                raise PluginError(f"the {self.kind} '{name}' ({broken.package}) cannot be used: {broken.reason}")
+        raise UnknownNameError(self.kind, name, self.plugins, f"mer-bench list {self.kind}s")
+
+
+def command_name(folder: str) -> str:
+    """Name on the command line of a plugin's folder: `cmu_mosi` is `cmu-mosi`."""
+    return folder.replace("_", "-")
+
+
+@lru_cache(maxsize=1)
+def models() -> Shelf[ModelCard]:
+    """Every model that is installed."""
+    return _walk("model", ModelCard)
+
+
+@lru_cache(maxsize=1)
+def datasets() -> Shelf[DatasetCard]:
+    """Every dataset that is installed."""
+    return _walk("dataset", DatasetCard)
+
+
+def forget() -> None:
+    """Look around again at the next question; for tests that add plugins."""
+    models.cache_clear()
+    datasets.cache_clear()
+
+
+def _walk(kind: str, card_class: type[Card]) -> Shelf[Card]:
+    found: dict[str, Plugin[Card]] = {}
+    broken: list[BrokenPlugin] = []
+    # Sorted, so that which of two plugins of one name is refused does not depend on the machine.
+    for point in sorted(set(metadata.entry_points(group=f"mer_bench.{kind}s")), key=lambda point: point.value):
+        distribution = point.dist.name if point.dist else "unknown"
+        try:
+            shelf = importlib.import_module(point.value)
+            places = list(shelf.__path__)
+        except Exception as error:  # a stranger's package may fail in any way; it is reported by name
+            broken.append(BrokenPlugin(point.name, point.value, f"{type(error).__name__}: {error}"))
+            continue
+        for module in sorted(pkgutil.iter_modules(places), key=lambda module: module.name):
+            if not module.ispkg:
+                continue
+            package = f"{point.value}.{module.name}"
+            name = command_name(module.name)
+            try:
+                card = read_card(files(package) / "card.toml", card_class)
+                if name in found:
+                    raise CardError(f"the name is taken by {found[name].package}; rename the folder.")
+            except MerBenchError as error:
+                broken.append(BrokenPlugin(name, package, str(error)))
+            except Exception as error:  # importing the folder's __init__ may fail in any way
+                broken.append(BrokenPlugin(name, package, f"{type(error).__name__}: {error}"))
+            else:
+                found[name] = Plugin(name, card, package, distribution)
+    return Shelf(kind, found, tuple(broken))
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model's code: its class and its settings class."""
+
+    plugin: Plugin[ModelCard]
+    model_class: Any
+    settings_class: type[Settings]
+
+    def settings(self, values: Mapping[str, Any], origin: str = "") -> Settings:
+        """Settings of the model from raw values; see `config.validated` for the errors."""
+        return validated(self.settings_class, values, origin)
+
+
+def settings_class(name: str) -> type[Settings]:
+    """The settings class of a model; imports no torch.
+
+    Raises:
+        PluginError: If it cannot be imported, is no Settings class, or hides a field of the trainer.
+    """
+    plugin = models().find(name)
+    found = _import_entry(plugin, plugin.card.config)
+    if not (isinstance(found, type) and issubclass(found, Settings)):
+        raise PluginError(f"{plugin.package}:{plugin.card.config} should be a child of mer_bench.config.Settings.")
+    hidden = names_in_both(found.model_fields, TrainerSettings.model_fields)
+    if hidden:
+        raise PluginError(f"{plugin.package}: the setting {hidden[0]} hides the trainer's; rename it.")
+    return found
+
+
+def load_model(name: str) -> LoadedModel:
+    """Import a model's code.
+
+    Raises:
+        UnknownNameError, PluginError: If there is no such model or it cannot be imported.
+    """
+    plugin = models().find(name)
+    return LoadedModel(plugin, _import_entry(plugin, plugin.card.entry), settings_class(name))
+
+
+def load_dataset(name: str) -> Any:
+    """Import a dataset's code and build its `Dataset`.
+
+    Raises:
+        UnknownNameError, PluginError: If there is no such dataset or it cannot be imported.
+    """
+    plugin = datasets().find(name)
+    return _import_entry(plugin, plugin.card.entry)(plugin.card)
+
+
+def _import_entry(plugin: Plugin[Any], entry: str) -> Any:
+    module, _, attribute = entry.partition(":")
+    try:
+        return getattr(importlib.import_module(f"{plugin.package}.{module}"), attribute)
+    except AttributeError:
+        raise PluginError(f"{plugin.package}.{module} has no {attribute}, which its card names as {entry}.") from None
+    except MerBenchError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{plugin.package}.{module} cannot be imported: {type(error).__name__}: {error}") from error
