@@ -1,3 +1,30 @@
-"""mer-bench: compare models of multimodal emotion recognition in conversation, fairly and fast."""
+"""mer-bench: compare models of multimodal emotion recognition in conversation, fairly and fast.
+
+record = mer_bench.run(model="cmath", dataset="meld", seed=0)
+record.test.weighted_f1
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mer_bench.records import Record
 
 __version__ = "0.1.0"
+
+
+def run(model: str, dataset: str, **options: Any) -> Record:
+    """Train and score one model; the same as `mer-bench run`, without its fall-back to synthetic data.
+
+    Args:
+        model, dataset: Names as `mer-bench list` shows them.
+        options: Any field of `mer_bench.runner.RunRequest`: `seed`, `modalities`, `settings`, `out`, ...
+
+    Raises:
+        RequestError: If the request is wrong or data are missing.
+        RunError: If the run failed; a record of status `failed` says why.
+    """
+    from mer_bench import runner
+
+    return runner.run(runner.RunRequest(model=model, dataset=dataset, **options))

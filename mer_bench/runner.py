@@ -1,0 +1,526 @@
+"""One request → one record: resolve the names, open the store, train, choose on dev, score test once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mer_bench import __version__, registry
+from mer_bench.cards import DatasetCard, ModelCard
+from mer_bench.config import Settings, TrainerSettings, merge_settings, split_settings, validated
+from mer_bench.data.locations import StoreKey, data_root
+from mer_bench.data.preparation import open_or_prepare, resolve
+from mer_bench.errors import MerBenchError, RequestError, RunError, StorageError, UnknownNameError
+from mer_bench.records import Cost, Epoch, Failure, Features, Machine, PredictionsFile, Record, record_folder
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mer_bench.api import Split
+    from mer_bench.data.store import Store
+    from mer_bench.predictions import Predictions
+    from mer_bench.trainer import Trained, TrainingState
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What the user asked for; everything left out takes the card's default.
+
+    Attributes:
+        labels, features, protocol: Ids, short (`transcripts`) or full (`meld/transcripts`).
+        modalities: In any order; None is every modality that model and feature set share.
+        settings: Model and trainer fields by name, on top of the card's.
+        out: Folder of records.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        threads: CPU threads; None leaves PyTorch's choice. Recorded, not part of the identity.
+        data_root: Folder of data; None: $MER_BENCH_DATA, else the user's data folder.
+    """
+
+    model: str
+    dataset: str
+    labels: str | None = None
+    features: str | None = None
+    protocol: str | None = None
+    modalities: tuple[str, ...] | None = None
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    out: Path = Path("runs")
+    device: str = "auto"
+    threads: int | None = None
+    data_root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request whose every name and setting was found to be right.
+
+    Attributes:
+        labels, features, protocol: Full ids: `meld/emotion`.
+        modalities: In the dataset's order.
+        settings, training: Of the model and of the trainer, complete.
+    """
+
+    request: RunRequest
+    key: StoreKey
+    dataset: str
+    labels: str
+    features: str
+    protocol: str
+    modalities: tuple[str, ...]
+    model: str
+    model_card: ModelCard
+    dataset_card: DatasetCard
+    settings: Settings
+    training: TrainerSettings
+
+    @property
+    def model_title(self) -> str:
+        """The model's name as written in a table."""
+        return self.model_card.title
+
+    @property
+    def synthetic(self) -> bool:
+        """True for made-up dialogues."""
+        return self.dataset_card.synthetic
+
+    @property
+    def metric(self) -> str:
+        """The dev metric that chooses the epoch."""
+        return self.dataset_card.protocols[self.key.protocol].selection
+
+
+class Listener:
+    """Hears of a run's progress; every method does nothing until a child says otherwise."""
+
+    def run_started(self, plan: Plan) -> None:
+        """The request is right; work begins."""
+
+    def preparing(self, text: str) -> None:
+        """Data are being prepared; `text` says which."""
+
+    def epoch_ended(self, epoch: Epoch, best_epoch: int, best_score: float, epochs: int, patience_left: int) -> None:
+        """An epoch is over; `epochs` is how many there can be at most."""
+
+    def run_ended(self, record: Record) -> None:
+        """The record is on disk."""
+
+
+def plan(request: RunRequest) -> Plan:
+    """Check every name and setting of a request, without data and without torch.
+
+    Raises:
+        UnknownNameError, SettingError, RequestError: For the first thing that is wrong.
+    """
+    model = registry.models().find(request.model)
+    dataset = registry.datasets().find(request.dataset)
+    key = resolve(request.dataset, request.features, request.labels, request.protocol)
+    modalities = _modalities(request, model.card, dataset.card, key)
+    settings_class = registry.settings_class(model.name)
+    for origin, values in (
+        (f"the card of {model.name}", model.card.settings_for(dataset.name)),
+        ("from --set or --settings", dict(request.settings)),
+    ):
+        # Each layer is checked by itself, so that a wrong value is blamed on where it was written.
+        ours, trainers = split_settings(values, settings_class, origin)
+        validated(settings_class, ours, origin)
+        validated(TrainerSettings, trainers, origin)
+    merged = merge_settings(model.card.settings_for(dataset.name), request.settings)
+    ours, trainers = split_settings(merged, settings_class, "the card and the request together")
+    if request.seed < 0:
+        raise RequestError(f"a seed must be 0 or more, but is {request.seed}.")
+    if request.threads is not None and request.threads < 1:
+        raise RequestError(f"threads must be 1 or more, but is {request.threads}.")
+    _check_device_name(request.device)
+    return Plan(
+        request=request,
+        key=key,
+        dataset=dataset.name,
+        labels=f"{dataset.name}/{key.labels}",
+        features=f"{dataset.name}/{key.features}",
+        protocol=f"{dataset.name}/{key.protocol}",
+        modalities=modalities,
+        model=model.name,
+        model_card=model.card,
+        dataset_card=dataset.card,
+        settings=validated(settings_class, ours),
+        training=validated(TrainerSettings, trainers),
+    )
+
+
+def read_settings_file(file: Path) -> dict[str, Any]:
+    """The flat table of settings in a TOML file, for `--settings`.
+
+    Raises:
+        RequestError: If the file is not there or is not a flat TOML table.
+    """
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RequestError(f"the settings file {file} cannot be read: {reason}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise RequestError(f"the settings file {file} is not valid TOML: {error}.") from None
+    nested = [name for name, setting in values.items() if isinstance(setting, dict)]
+    if nested:
+        raise RequestError(f"the settings file {file} should be flat, but has the table [{nested[0]}].")
+    return values
+
+
+def _modalities(request: RunRequest, model: ModelCard, dataset: DatasetCard, key: StoreKey) -> tuple[str, ...]:
+    features = dataset.feature_sets[key.features]
+    there = tuple(name for name in dataset.modalities if name in features.widths)
+    usual = tuple(name for name in there if not features.modalities or name in features.modalities)
+    if request.modalities is None:
+        chosen = tuple(name for name in usual if name in model.modalities)
+    else:
+        for name in request.modalities:
+            if name not in there:
+                raise UnknownNameError(f"modality of {request.dataset}/{key.features}", name, there)
+            if name not in model.modalities:
+                raise RequestError(f"{request.model} takes {', '.join(model.modalities)}, but {name} was asked for.")
+        chosen = tuple(name for name in there if name in request.modalities)
+    missing = [name for name in model.needs if name not in chosen]
+    if missing or not chosen:
+        wanted = ", ".join(missing or model.modalities)
+        raise RequestError(
+            f"{request.model} needs {wanted}, but the run has {', '.join(chosen) or 'none of them'} "
+            f"({request.dataset}/{key.features} has {', '.join(there)})."
+        )
+    return chosen
+
+
+def _check_device_name(name: str) -> None:
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise RequestError(f"a device is auto, cpu, cuda or cuda:N, but '{name}' was given.")
+
+
+def run(request: RunRequest, listener: Listener | None = None) -> Record:
+    """Train and score one model; write the record, its predictions and its weights.
+
+    The trainer is handed train and dev. Only after it has chosen the epoch is the test split read,
+    and scored once. A run that fails leaves a record of status `failed`, with the reason, and raises.
+
+    Raises:
+        RequestError: If the request is wrong or data are missing; nothing is written then.
+        RunError: If training failed or the results could not be written.
+    """
+    listener = listener or Listener()
+    planned = plan(request)
+    device = open_device(request)
+    listener.run_started(planned)
+    store = open_or_prepare(planned.key, data_root(request.data_root), listener.preparing)
+    return _Run(planned, store, device, listener).finish()
+
+
+def open_device(request: RunRequest) -> torch.device:
+    """Set the thread count and open the device that a request names.
+
+    Raises:
+        RequestError: If there is no such device.
+    """
+    import torch
+
+    from mer_bench.seeding import deterministic_algorithms
+
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+    deterministic_algorithms()
+    name = request.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RequestError(f"device {name} was asked for, but {torch.cuda.device_count()} cuda devices are there.")
+    return device
+
+
+class _Run:
+    """The work of one run, from an open store to a record on disk."""
+
+    def __init__(self, planned: Plan, store: Store, device: torch.device, listener: Listener) -> None:
+        self.plan = planned
+        self.store = store
+        self.device = device
+        self.listener = listener
+        self.epoch: int | None = None
+        self.curve: list[Epoch] = []
+        self.parameters = 0
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.clock = time.perf_counter()
+        self.identity = self._identity()
+        features = planned.key.features
+        self.name = f"{planned.model}.{features}.seed{planned.request.seed}.{self.identity[:12]}"
+        self.folder = record_folder(planned.request.out, planned.dataset, planned.model)
+
+    def finish(self) -> Record:
+        _writable(self.folder, self.plan.request.out)
+        try:
+            trained = self._train()
+            # Selection is frozen from here on: the first and only time that the test split is read.
+            test = self._predictions("test", trained)
+        except MerBenchError as error:
+            self._write_failure(error)
+            raise
+        except Exception as error:  # a plugin's code may fail in any way; the record says how
+            failure = RunError(f"{self.plan.model} failed: {type(error).__name__}: {error}")
+            self._write_failure(failure)
+            raise failure from error
+        return self._write(trained, test)
+
+    def _train(self) -> Trained:
+        from mer_bench.api import InputSpec
+        from mer_bench.metrics import score
+        from mer_bench.trainer import Trainer
+
+        plan, store = self.plan, self.store
+        spec = InputSpec(
+            widths={name: store.widths[name] for name in plan.modalities},
+            classes=store.classes,
+            speakers=store.speakers,
+        )
+        model = registry.load_model(plan.model)
+        trainer = Trainer(
+            lambda: model.model_class(spec, plan.settings),
+            plan.training,
+            plan.metric,
+            plan.request.seed,
+            self.device,
+        )
+        self.parameters = sum(p.numel() for p in trainer.state.model.parameters())
+        train, dev = self._split("train"), self._split("dev")
+        identifiers = store.identifiers("dev")
+
+        def score_dev(log_probabilities: Tensor) -> Any:
+            return score(predictions_of(dev, identifiers, store.classes, log_probabilities))
+
+        return trainer.fit(train, dev, score_dev, self._heard)
+
+    def _heard(self, epoch: Epoch, state: TrainingState) -> None:
+        self.epoch = epoch.epoch
+        self.curve.append(epoch)
+        left = self.plan.training.patience - (state.epoch - state.best_epoch)
+        self.listener.epoch_ended(epoch, state.best_epoch, state.best_score, self.plan.training.epochs, left)
+
+    def _split(self, name: str) -> Split:
+        return self.store.split(name, self.plan.modalities, self.device)
+
+    def _predictions(self, name: str, trained: Trained) -> Predictions:
+        from mer_bench.trainer import log_probabilities
+
+        split = self._split(name)
+        scores = log_probabilities(trained.model, split)
+        return predictions_of(split, self.store.identifiers(name), self.store.classes, scores)
+
+    def _write(self, trained: Trained, test: Predictions) -> Record:
+        from safetensors.torch import save_file
+
+        from mer_bench.metrics import score
+        from mer_bench.predictions import read_predictions, write_predictions
+        from mer_bench.records import write_record
+
+        final = {kind: self.folder / f"{self.name}.{kind}" for kind in ("predictions.npz", "model.safetensors", "json")}
+        staged = {kind: file.with_name(f".{file.name}.new") for kind, file in final.items()}
+        try:
+            checksum = write_predictions(staged["predictions.npz"], test)
+            # The scores are those of the stored file, whose log-probabilities are rounded.
+            scores = score(read_predictions(staged["predictions.npz"]))
+            weights = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
+            save_file(weights, staged["model.safetensors"])
+            record = self._record(
+                status="done",
+                selection=trained.selection,
+                dev=trained.dev,
+                test=scores,
+                predictions=PredictionsFile(
+                    file=final["predictions.npz"].name, sha256=checksum, utterances=len(test.ids)
+                ),
+                cost=self._cost(trained.seconds),
+            )
+            write_record(staged["json"], record)
+            # An older record of the same run goes first: a kill in between leaves no record, never a
+            # record beside another run's predictions.
+            final["json"].unlink(missing_ok=True)
+            for kind in ("predictions.npz", "model.safetensors", "json"):
+                staged[kind].replace(final[kind])
+        except OSError as error:
+            raise StorageError(
+                f"the results could not be written to {self.plan.request.out}: {error.strerror}. "
+                "Free some space or choose another folder with --out, and run again."
+            ) from error
+        finally:
+            for file in staged.values():
+                file.unlink(missing_ok=True)
+        self.listener.run_ended(record)
+        return record
+
+    def _write_failure(self, error: MerBenchError) -> None:
+        from mer_bench.records import write_record
+
+        failure = Failure(kind=type(error).__name__, reason=str(error), epoch=self.epoch)
+        record = self._record(
+            status="failed",
+            selection=None,
+            dev=None,
+            test=None,
+            predictions=None,
+            cost=self._cost(time.perf_counter() - self.clock),
+            failure=failure,
+        )
+        file = self.folder / f"{self.name}.json"
+        # A failed repeat never replaces a result that is there.
+        if not file.exists():
+            write_record(file, record)
+
+    def _record(self, **parts: Any) -> Record:
+        plan, manifest = self.plan, self.store.manifest
+        request = plan.request
+        return Record(
+            run=self.name,
+            identity=self.identity,
+            dataset=plan.dataset,
+            labels=plan.labels,
+            features=plan.features,
+            features_detail=Features(
+                sources=manifest.sources_checksum,
+                store=manifest.store_checksum,
+                widths={name: self.store.widths[name] for name in plan.modalities},
+            ),
+            protocol=plan.protocol,
+            protocol_version=plan.dataset_card.protocols[plan.key.protocol].version,
+            modalities=plan.modalities,
+            synthetic=plan.synthetic,
+            model=plan.model,
+            model_version=plan.model_card.version,
+            seed=request.seed,
+            settings=plan.settings.model_dump(mode="json"),
+            training=plan.training.model_dump(mode="json"),
+            options={"settings": dict(request.settings), "device": request.device, "threads": request.threads},
+            curve=self.curve,
+            machine=self._machine(),
+            started=self.started,
+            version=__version__,
+            **parts,
+        )
+
+    def _identity(self) -> str:
+        """SHA-256 of everything that decides the result; neither the machine nor its thread count."""
+        plan = self.plan
+        decides = {
+            "dataset": plan.dataset,
+            "dataset_version": plan.dataset_card.version,
+            "labels": plan.labels,
+            "features": plan.features,
+            "sources": self.store.manifest.sources_checksum,
+            "protocol": plan.protocol,
+            "protocol_version": plan.dataset_card.protocols[plan.key.protocol].version,
+            "modalities": plan.modalities,
+            "model": plan.model,
+            "model_version": plan.model_card.version,
+            "seed": plan.request.seed,
+            "settings": plan.settings.model_dump(mode="json"),
+            "training": plan.training.model_dump(mode="json"),
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    def _cost(self, training_seconds: float) -> Cost:
+        import torch
+
+        if self.device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated(self.device)
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            memory = peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+        return Cost(
+            wall_seconds=round(time.perf_counter() - self.clock, 3),
+            epochs_per_second=round(len(self.curve) / training_seconds, 4) if training_seconds > 0 else 0.0,
+            memory_bytes=memory,
+            parameters=self.parameters,
+        )
+
+    def _machine(self) -> Machine:
+        import torch
+
+        names = ("torch", "torch-geometric", "scikit-learn", "numpy")
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return Machine(
+            device=device,
+            threads=torch.get_num_threads(),
+            platform=f"{platform.system()} {platform.machine()}",
+            python=platform.python_version(),
+            versions={name: metadata.version(name) for name in names},
+            commit=source_commit(),
+        )
+
+
+def predictions_of(
+    split: Split, identifiers: tuple[list[str], list[str]], classes: tuple[str, ...], log_probabilities: Tensor
+) -> Predictions:
+    """A split's predictions from a model's log-probabilities.
+
+    Shapes:
+        log_probabilities: (utterances, classes), float32, on the CPU.
+    """
+    import numpy as np
+    import torch
+
+    from mer_bench.predictions import Predictions
+
+    if split.labels is None:
+        raise RequestError(f"the labels of split {split.name} are out of reach; it cannot be scored.")
+    lengths = split.lengths
+    positions = torch.arange(split.utterance_count) - torch.repeat_interleave(split.offsets[:-1], lengths)
+    utterances, dialogues = identifiers
+    return Predictions(
+        classes=classes,
+        ids=utterances,
+        dialogues=dialogues,
+        positions=positions.numpy().astype(np.int32),
+        speakers=split.speakers.cpu().numpy().astype(np.int16),
+        true=split.labels.cpu().numpy().astype(np.int16),
+        predicted=log_probabilities.argmax(dim=-1).numpy().astype(np.int16),
+        log_probabilities=log_probabilities.numpy().astype(np.float16),
+    )
+
+
+def _writable(folder: Path, given: Path) -> None:
+    """Fail before an hour of training rather than after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{time.time_ns()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(
+            f"records cannot be written to {given}: {error.strerror}. Choose another folder with --out."
+        ) from None
+
+
+def source_commit() -> str | None:
+    """The git commit of this package when it runs from a checkout, else None."""
+    checkout = Path(__file__).resolve().parent.parent
+    if not (checkout / ".git").exists() or shutil.which("git") is None:
+        return None
+    answer = subprocess.run(
+        ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip() or None
+
+
+def seeds_of(request: RunRequest, count: int) -> list[RunRequest]:
+    """The same request with the seeds from the request's own upwards."""
+    return [replace(request, seed=request.seed + offset) for offset in range(count)]
