@@ -1,0 +1,277 @@
+"""The trainer: its criterion against PyTorch's own, its state, its stopping, its faults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mer_bench.metrics import score
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mer_bench import runner, trainer
+from mer_bench.api import NO_LABEL, Auxiliary, Batch, FittedModel, InputSpec, LossTerm, Model, Output, Split
+from mer_bench.config import Settings, TrainerSettings
+from mer_bench.errors import DivergedError, OutOfMemoryError, RequestError
+from mer_bench.records import Scores
+
+CLASSES = ("calm", "glad", "cross")
+SPEC = InputSpec({"text": 6, "audio": 3}, CLASSES, speakers=2)
+
+
+class Reader(Model):
+    """A GRU with dropout: enough to have random streams of its own."""
+
+    def __init__(self, spec: InputSpec, settings: Settings) -> None:
+        super().__init__(spec, settings)
+        self.gru = nn.GRU(sum(spec.widths.values()), 8, batch_first=True)
+        self.drop = nn.Dropout(0.3)
+        self.out = nn.Linear(8, spec.class_count)
+
+    def forward(self, batch: Batch) -> Output:
+        hidden, _ = self.gru(torch.cat(list(batch.features.values()), dim=-1))
+        return Output(self.out(self.drop(hidden)), diagnostics={"norm": hidden.detach().norm()})
+
+
+def split(name: str, dialogues: int, seed: int) -> Split:
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(1, 9, dialogues)
+    rows = int(lengths.sum())
+    labels = torch.as_tensor(generator.integers(0, 3, rows))
+    text = F.one_hot(labels, 6).float() + torch.as_tensor(generator.normal(0, 0.6, (rows, 6))).float()
+    return Split(
+        name,
+        {"text": text, "audio": torch.as_tensor(generator.normal(size=(rows, 3))).float()},
+        {"text": torch.ones(rows, dtype=torch.bool), "audio": torch.ones(rows, dtype=torch.bool)},
+        torch.as_tensor(generator.integers(0, 2, rows)),
+        torch.as_tensor(np.concatenate([[0], np.cumsum(lengths)])),
+        labels,
+    )
+
+
+TRAIN, DEV = split("train", 40, 1), split("dev", 12, 2)
+
+
+def score_dev(log_probabilities: Tensor) -> Scores:
+    names = [f"u{index}" for index in range(DEV.utterance_count)]
+    return score(runner.predictions_of(DEV, (names, names), CLASSES, log_probabilities))
+
+
+def make(model: type[Model] = Reader, metric: str = "weighted_f1", seed: int = 3, **values: Any) -> trainer.Trainer:
+    settings = TrainerSettings(**{"epochs": 6, "learning_rate": 0.01, "batch_size": 8, **values})
+    return trainer.Trainer(lambda: model(SPEC, Settings()), settings, metric, seed, torch.device("cpu"))
+
+
+@given(
+    st.integers(2, 7),
+    st.integers(1, 5),
+    st.integers(1, 6),
+    st.floats(0, 0.5),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
+@settings(deadline=None, max_examples=60)
+def test_cross_entropy_is_that_of_pytorch(
+    classes: int, dialogues: int, turns: int, smoothing: float, weighted: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    logits = torch.randn(dialogues, turns, classes)
+    labels = torch.randint(-1, classes, (dialogues, turns))
+    labels[0, 0] = 0
+    weights = torch.rand(classes) + 0.1 if weighted else None
+    ours = trainer.Criterion(weights, 0.0, 0.0)(logits, labels)
+    reference = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), weights, ignore_index=NO_LABEL)
+    torch.testing.assert_close(ours, reference)
+    smooth = trainer.Criterion(None, 0.0, smoothing)(logits, labels)
+    reference = F.cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), ignore_index=NO_LABEL, label_smoothing=smoothing
+    )
+    torch.testing.assert_close(smooth, reference)
+
+
+def test_focal_loss_by_hand() -> None:
+    logits = torch.tensor([[[0.0, 0.0], [np.log(3.0), 0.0]]], dtype=torch.float32)  # p = 1/2, 3/4
+    loss = trainer.Criterion(None, 2.0, 0.0)(logits, torch.tensor([[0, 0]]))
+    by_hand = (0.25 * np.log(2) + 0.0625 * np.log(4 / 3)) / 2
+    assert loss.item() == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_no_label_at_all_costs_nothing_and_breaks_nothing() -> None:
+    logits = torch.randn(2, 3, 3, requires_grad=True)
+    loss = trainer.Criterion(torch.ones(3), 1.0, 0.1)(logits, torch.full((2, 3), NO_LABEL))
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.isfinite(logits.grad).all()  # type: ignore[arg-type]
+
+
+def test_inverse_weights_have_mean_one_over_the_train_split() -> None:
+    criterion = trainer.Criterion.for_split(TrainerSettings(class_weights="inverse"), TRAIN, 3)
+    assert criterion.weights is not None
+    assert TRAIN.labels is not None
+    assert criterion.weights[TRAIN.labels].mean().item() == pytest.approx(1, abs=1e-6)
+    counts = torch.bincount(TRAIN.labels, minlength=3)
+    torch.testing.assert_close(criterion.weights[0] / criterion.weights[1], counts[1] / counts[0])
+    with pytest.raises(RequestError, match="3 classes"):
+        trainer.Criterion.for_split(TrainerSettings(class_weights=(1.0, 2.0)), TRAIN, 3)
+
+
+def test_the_total_is_the_weighted_sum_of_its_terms() -> None:
+    batch = TRAIN.batch([0, 1, 2])
+    logits, student = torch.randn(*batch.mask.shape, 3), torch.randn(*batch.mask.shape, 3)
+    heard = torch.zeros_like(batch.mask)
+    heard[:, 0] = True
+    output = Output(
+        logits,
+        {"text": Auxiliary(student, 0.5, heard)},
+        {"late": LossTerm(torch.tensor(4.0), 0.1, "ramp"), "warm": LossTerm(torch.tensor(2.0), 3.0, "warmup")},
+    )
+    criterion = trainer.Criterion()
+    terms = trainer.loss_terms(output, batch, criterion, progress=0.05)
+    assert batch.labels is not None
+    by_hand = (
+        F.cross_entropy(logits[batch.mask], batch.labels[batch.mask])
+        + 0.5 * F.cross_entropy(student[:, 0], batch.labels[:, 0])
+        + 0.1 * 0.1 * 4.0
+        + 3.0 * 0.5 * 2.0
+    )
+    torch.testing.assert_close(terms["total"], by_hand)
+    assert list(terms) == ["total", "task", "task_text", "late", "warm"]
+
+
+def test_it_learns_and_keeps_the_earliest_best_epoch() -> None:
+    machine = make(epochs=12)
+    trained = machine.fit(TRAIN, DEV, score_dev)
+    best = max(trained.curve, key=lambda epoch: epoch.dev["weighted_f1"])
+    assert trained.selection.epoch == best.epoch
+    assert trained.selection.score == best.dev["weighted_f1"]
+    assert trained.dev.weighted_f1 == pytest.approx(best.dev["weighted_f1"], abs=0)
+    assert trained.dev.weighted_f1 > 0.6
+    assert trained.curve[0].train["total"] > trained.curve[-1].train["total"]
+    assert trained.curve[0].diagnostics["norm"] > 0
+
+
+def test_patience_ends_it() -> None:
+    trained = make(epochs=200, patience=2, learning_rate=0.05).fit(TRAIN, DEV, score_dev)
+    assert trained.selection.ended == "patience"
+    assert len(trained.curve) == trained.selection.epoch + 2
+
+
+def test_same_seed_same_numbers_and_another_seed_others() -> None:
+    first, again, other = (make(seed=seed).fit(TRAIN, DEV, score_dev) for seed in (5, 5, 6))
+    assert first.curve == again.curve
+    assert first.curve != other.curve
+    for left, right in zip(first.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("average_decay", [0.0, 0.9])
+def test_a_saved_state_goes_on_bit_for_bit(average_decay: float) -> None:
+    whole = make(epochs=6, average_decay=average_decay)
+    states: list[dict[str, Any]] = []
+    ended = whole.fit(TRAIN, DEV, score_dev, lambda epoch, state: states.append(state.state_dict()))
+    torch.manual_seed(999)
+    resumed = make(epochs=6, average_decay=average_decay)
+    resumed.state.load_state_dict(states[2])
+    again = resumed.fit(TRAIN, DEV, score_dev)
+    assert again.curve == ended.curve
+    for left, right in zip(again.model.parameters(), ended.model.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_averaged_weights_are_scored_and_the_trained_ones_go_on() -> None:
+    plain, averaged = make(epochs=3), make(epochs=3, average_decay=0.99)
+    first, second = plain.fit(TRAIN, DEV, score_dev), averaged.fit(TRAIN, DEV, score_dev)
+    assert [e.train["total"] for e in first.curve] == [e.train["total"] for e in second.curve]
+    assert [e.dev["loss"] for e in first.curve] != [e.dev["loss"] for e in second.curve]
+
+
+@pytest.mark.parametrize(("schedule", "half", "end"), [("flat", 1.0, 1.0), ("linear", 0.5, 0.0), ("cosine", 0.5, 0.0)])
+def test_learning_rate_schedules(schedule: str, half: float, end: float) -> None:
+    machine = make(schedule=schedule, warmup=0.2)
+    assert machine.rate_factor(0, 100) == pytest.approx(1 / 21)
+    assert machine.rate_factor(20, 100) == pytest.approx(1)
+    assert machine.rate_factor(60, 100) == pytest.approx(half)
+    assert machine.rate_factor(100, 100) == pytest.approx(end)
+
+
+class Exploding(Reader):
+    """Its loss is fine for one epoch and then is not a number."""
+
+    calls = 0
+
+    def forward(self, batch: Batch) -> Output:
+        output = super().forward(batch)
+        Exploding.calls += batch.labels is not None
+        bad = torch.tensor(float("nan") if Exploding.calls > 7 else 1.0)
+        return Output(output.logits, losses={"sharpness": LossTerm(bad)})
+
+
+def test_a_loss_that_is_not_a_number_names_epoch_term_and_remedy() -> None:
+    Exploding.calls = 0
+    with pytest.raises(DivergedError, match=r"term sharpness .* in epoch 2\. Try a lower learning_rate \(now 0.01\)"):
+        make(Exploding).fit(TRAIN, DEV, score_dev)
+
+
+class Hungry(Reader):
+    def forward(self, batch: Batch) -> Output:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: 1 bytes")
+
+
+class Faulty(Reader):
+    def forward(self, batch: Batch) -> Output:
+        raise RuntimeError("shape '[3]' is invalid")
+
+
+def test_exhausted_memory_is_told_from_other_faults() -> None:
+    with pytest.raises(OutOfMemoryError, match="longest dialogue has 8 utterances"):
+        make(Hungry).fit(TRAIN, DEV, score_dev)
+    with pytest.raises(RuntimeError, match="shape"):
+        make(Faulty).fit(TRAIN, DEV, score_dev)
+
+
+def test_a_model_never_sees_a_label_it_is_scored_on() -> None:
+    seen: list[bool] = []
+
+    class Nosy(Reader):
+        def forward(self, batch: Batch) -> Output:
+            seen.append(batch.labels is not None and not self.training)
+            return super().forward(batch)
+
+    make(Nosy, epochs=2).fit(TRAIN, DEV, score_dev)
+    assert seen
+    assert not any(seen)
+
+
+def test_a_fitted_model_has_one_epoch_and_no_loss() -> None:
+    class Prior(FittedModel):
+        def __init__(self, spec: InputSpec, settings: Settings) -> None:
+            super().__init__(spec, settings)
+            self.register_buffer("counts", torch.zeros(spec.class_count))
+
+        def fit(self, train: Any) -> None:
+            for batch in train:
+                self.counts += torch.bincount(batch.labels[batch.mask], minlength=3)
+
+        def forward(self, batch: Batch) -> Output:
+            return Output(self.counts.log().expand(*batch.mask.shape, -1))
+
+    trained = make(Prior).fit(TRAIN, DEV, score_dev)
+    assert trained.selection.ended == "fitted"
+    assert trained.model.counts.sum() == TRAIN.utterance_count
+    assert len(trained.curve) == 1
+
+
+def test_mixed_precision_is_refused_without_cuda() -> None:
+    with pytest.raises(RequestError, match="needs a cuda device"):
+        make(precision="bfloat16")
+
+
+def test_scores_do_not_depend_on_the_batch_they_were_computed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Reader(SPEC, Settings()).eval()
+    whole = trainer.log_probabilities(model, DEV)
+    monkeypatch.setattr(trainer, "SCORING_BATCH", 1)
+    torch.testing.assert_close(trainer.log_probabilities(model, DEV), whole, rtol=0, atol=1e-6)
