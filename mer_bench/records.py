@@ -1,18 +1,40 @@
 """One run as one JSON file: the schema, validated when written and when read.
 
 Every number in a report traces to one of these. Scores are fractions in [0, 1]. Under a records
-folder only records end in `.json`; the predictions lie beside as `<run>.predictions.npz`.
+folder only records end in `.json`::
+
+    <out>/<dataset>/<model>/<run>.json                the record
+                            <run>.predictions.npz     what was predicted on the test split
+                            <run>.model.safetensors   the weights
+
+A record's bytes are decided by its values: fields in the order of the schema, classes in the order
+of their index, every other mapping by name.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mer_bench.atomic import write_atomically
+from mer_bench.errors import RecordError
+
+SCHEMA: Final = 1
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# Names become names of files and folders, so none may hold a separator or start with a dot.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
+FullId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=200)]
+
+_LARGEST_BYTES = 64 * 2**20
+_LINE = 110
 
 
 class RecordPart(BaseModel):
@@ -53,6 +75,20 @@ class Scores(RecordPart):
     calibration_error: Share | None
     emotion_shift_accuracy: Share | None
     emotion_shift_support: Count
+
+    @model_validator(mode="after")
+    def _counts_agree(self) -> Scores:
+        rows = self.confusion
+        if len(rows) != len(self.classes) or any(len(row) != len(self.classes) for row in rows):
+            raise ValueError(f"confusion should have a row and a column for each of the {len(self.classes)} classes")
+        for (name, scores), row in zip(self.classes.items(), rows, strict=True):
+            if sum(row) != scores.support:
+                raise ValueError(f"confusion has {sum(row)} utterances of {name}, but its support is {scores.support}")
+        if sum(map(sum, rows)) != self.utterances:
+            raise ValueError(f"confusion has {sum(map(sum, rows))} utterances, but utterances is {self.utterances}")
+        if (self.emotion_shift_accuracy is None) != (self.emotion_shift_support == 0):
+            raise ValueError("emotion_shift_accuracy should be there exactly where emotion_shift_support is not 0")
+        return self
 
 
 class Epoch(RecordPart):
@@ -118,7 +154,7 @@ class Features(RecordPart):
 class PredictionsFile(RecordPart):
     """The predictions beside the record: file name, checksum of its bytes, utterances in it."""
 
-    file: str
+    file: Name
     sha256: Sha256
     utterances: Count
 
@@ -144,20 +180,20 @@ class Record(RecordPart):
         dev: Scores on the dev split at the chosen epoch.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1] = SCHEMA
     kind: Literal["run"] = "run"
-    run: str
+    run: Name
     identity: Sha256
     status: Literal["done", "failed"]
-    dataset: str
-    labels: str
-    features: str
+    dataset: Name
+    labels: FullId
+    features: FullId
     features_detail: Features
-    protocol: str
+    protocol: FullId
     protocol_version: int
     modalities: tuple[str, ...]
     synthetic: bool
-    model: str
+    model: Name
     model_version: int
     seed: int
     settings: dict[str, Any]
@@ -173,3 +209,158 @@ class Record(RecordPart):
     failure: Failure | None = None
     started: str
     version: str
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Record:
+        for name in ("labels", "features", "protocol"):
+            if getattr(self, name).split("/")[0] != self.dataset:
+                raise ValueError(f"{name} is {getattr(self, name)}, which is not of the dataset {self.dataset}")
+        if self.status == "failed":
+            if self.failure is None or self.test is not None or self.predictions is not None:
+                raise ValueError("a failed run has a failure, and neither test scores nor predictions")
+            return self
+        if self.failure is not None:
+            raise ValueError("a run that is done has no failure")
+        for name in ("selection", "dev", "test", "predictions"):
+            if getattr(self, name) is None:
+                raise ValueError(f"a run that is done has {name}")
+        if self.predictions and self.test and self.predictions.utterances < self.test.utterances:
+            raise ValueError("test scores more utterances than the predictions have")
+        return self
+
+
+def record_folder(out: Path, record: Record | tuple[str, str]) -> Path:
+    """Where a run's files lie: `<out>/<dataset>/<model>`; a tuple names dataset and model."""
+    dataset, model = (record.dataset, record.model) if isinstance(record, Record) else record
+    return out / dataset / model
+
+
+def record_file(folder: Path, run: str) -> Path:
+    """The record of a run in its folder."""
+    return folder / f"{run}.json"
+
+
+def predictions_file(folder: Path, run: str) -> Path:
+    """The predictions of a run in its folder."""
+    return folder / f"{run}.predictions.npz"
+
+
+def weights_file(folder: Path, run: str) -> Path:
+    """The weights of a run in its folder."""
+    return folder / f"{run}.model.safetensors"
+
+
+def record_schema() -> dict[str, Any]:
+    """The JSON Schema of a record, made from the classes above."""
+    schema = Record.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def write_record(file: Path, record: Record) -> None:
+    """Check a record and write it in one step: a kill leaves the whole record or none.
+
+    Raises:
+        RecordError: If the record is not valid; nothing is written.
+        StorageError: If the file cannot be written.
+    """
+    text = record_text(record)
+    # Values that went round the checks (model_copy, a list changed in place) end here, not on the disk.
+    _parsed(text, f"the record of run {record.run}")
+    write_atomically(file, text.encode("utf-8"))
+
+
+def read_record(file: Path) -> Record:
+    """Read and check a record.
+
+    Raises:
+        RecordError: If it is absent, damaged or not valid; names file, key and reason.
+    """
+    try:
+        if file.stat().st_size > _LARGEST_BYTES:
+            raise RecordError(f"{file} is larger than any record.")
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecordError(f"{file} cannot be read: {error.strerror or error}.") from None
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{file} is not a valid record: it is not UTF-8 ({error.reason}).") from None
+    return _parsed(text, str(file))
+
+
+def record_text(record: Record) -> str:
+    """The record as JSON, with the same bytes for the same values.
+
+    Raises:
+        RecordError: If a setting or an option has no form in JSON, such as a path or NaN.
+    """
+    return _laid_out(_plain(record, ""), "") + "\n"
+
+
+def _parsed(text: str, origin: str) -> Record:
+    try:
+        values = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{origin} is not a valid record: {error}.") from None
+    if not isinstance(values, dict):
+        raise RecordError(f"{origin} is not a valid record: it should hold one object.")
+    version = values.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA:
+        raise RecordError(
+            f"{origin} has schema version {version}, and this mer-bench reads up to {SCHEMA}. Install a newer one."
+        )
+    try:
+        return Record.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        reason = fault["msg"].removeprefix("Value error, ")
+        raise RecordError(f"{origin} is not a valid record: {key + ': ' if key else ''}{reason}.") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key '{next(name for name in names if names.count(name) > 1)}' occurs twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"it holds {name}, which is no number in JSON")
+
+
+def _plain(value: Any, key: str) -> Any:
+    """JSON values of a record's part; mappings without an order of their own are sorted."""
+    if isinstance(value, BaseModel):
+        parts = {name: getattr(value, name) for name in type(value).model_fields}
+        plain = {name: _plain(part, f"{key}.{name}") for name, part in parts.items()}
+        if isinstance(value, Scores):  # the order of its classes is the order of its confusion matrix
+            plain["classes"] = {name: plain["classes"][name] for name in value.classes}
+        return plain
+    if isinstance(value, Mapping):
+        names = list(value)
+        if not all(isinstance(name, str) for name in names):
+            raise RecordError(f"{key.removeprefix('.')} should have texts as its keys, but has {names!r}.")
+        return {name: _plain(value[name], f"{key}.{name}") for name in sorted(names)}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [_plain(item, f"{key}.{place}") for place, item in enumerate(value)]
+    if value is None or type(value) in (bool, int) or (type(value) is float and math.isfinite(value)):
+        return value
+    if type(value) is str and not any("\ud800" <= letter <= "\udfff" for letter in value):  # half a character
+        return value
+    raise RecordError(f"{key.removeprefix('.')} is {value!r}, which has no form in JSON.")
+
+
+def _laid_out(value: Any, indent: str) -> str:
+    """JSON with what fits on one line on one line, so that a confusion matrix reads like one."""
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    nested = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if not nested or (len(indent) + len(line) <= _LINE and not any(isinstance(part, dict | list) for part in nested)):
+        return line
+    deeper = indent + "  "
+    if isinstance(value, dict):
+        parts = [f"{json.dumps(name, ensure_ascii=False)}: {_laid_out(part, deeper)}" for name, part in value.items()]
+    else:
+        parts = [_laid_out(part, deeper) for part in value]
+    body = ",\n".join(deeper + part for part in parts)
+    opened, closed = "{}" if isinstance(value, dict) else "[]"
+    return f"{opened}\n{body}\n{indent}{closed}"

@@ -1,0 +1,1 @@
+"""Multinomial logistic regression on single utterances: what words and voice tell without context."""
