@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -170,4 +171,16 @@ class Dataset(ABC):
         Raises:
             DataError: If a file is damaged or its counts are not the published ones; names the file.
             MissingDataError: If an option that the feature set needs was not given.
+        """
+
+    def examine(self, source: str, file: Path) -> None:  # noqa: B027 - doing nothing is a fair answer
+        """Say what is wrong with a file that is not the published one, as precisely as can be told.
+
+        Called when a file that a user imports differs from what its source pins.
+
+        Args:
+            source: Name of the source that the file should be.
+
+        Raises:
+            DataError: Names file, line and column. Returns where it finds no fault.
         """

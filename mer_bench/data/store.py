@@ -9,18 +9,52 @@ dialogue_ids.npy            (dialogues,) UTF-8 bytes of fixed width
 offsets.npy                 (dialogues + 1,) int64: dialogue d is rows offsets[d] to offsets[d + 1]
 splits.npy                  (dialogues,) uint8: index into SPLITS; dialogues stand in this order
 pipeline.npz                arrays that apply the same preparation to new dialogues
+
+Every file is little-endian and has no time stamp: the same content gives the same bytes, and so the
+same checksums, on any machine.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-SPLITS = ("train", "dev", "test")
+from mer_bench import __version__
+from mer_bench.cards import SplitName
+from mer_bench.data.files import (
+    flush_to_disk,
+    remove,
+    remove_abandoned,
+    sha256_of,
+    sha256_of_file,
+    storage_errors,
+    temporary_beside,
+)
+from mer_bench.data.locations import StoreKey
+from mer_bench.errors import DataError, MissingDataError, PluginError, UnknownNameError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mer_bench.data.batches import Split
+
+SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
+SCHEMA = 1
+MANIFEST = "manifest.json"
+PIPELINE = "pipeline.npz"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -54,3 +88,603 @@ class StoreContent:
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     pipeline: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+class ManifestPart(BaseModel):
+    """A part of a manifest: frozen, and a key that no field has is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class StoredFile(ManifestPart):
+    """One file of a store; `dtype` and `shape` are empty for the pipeline's archive."""
+
+    bytes: Count
+    sha256: Sha256
+    dtype: str = ""
+    shape: tuple[Count, ...] = ()
+
+
+class SplitCounts(ManifestPart):
+    """How much a split holds; `labelled` utterances are the ones that are scored."""
+
+    dialogues: Count
+    utterances: Count
+    labelled: Count
+
+
+class Manifest(ManifestPart):
+    """What a store is, where it comes from, and what its files should be.
+
+    Attributes:
+        dataset_version, protocol_version: Of the card it was prepared by.
+        counts: By split, for every split. class_histogram: Labelled utterances by split and class.
+        speakers: Most speakers that any dialogue has.
+        missing: Utterances without the modality, by modality and split.
+        sources: SHA-256 of each raw source, by name.
+        sources_checksum: SHA-256 over the sources' checksums, the key, the versions and the settings:
+            the same wherever the same files were prepared in the same way.
+        store_checksum: SHA-256 over the files' checksums and the classes.
+        settings: How it was prepared. notes: What was noticed.
+        version: Of this package, when it was prepared.
+    """
+
+    schema_version: Literal[1] = SCHEMA
+    dataset: str
+    dataset_version: Annotated[int, Field(ge=1)]
+    features: str
+    labels: str
+    protocol: str
+    protocol_version: Annotated[int, Field(ge=1)]
+    fold: Annotated[int, Field(ge=1)] | None
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    widths: Annotated[dict[str, Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    counts: dict[SplitName, SplitCounts]
+    class_histogram: dict[SplitName, dict[str, Count]]
+    speakers: Annotated[int, Field(ge=1)]
+    missing: dict[str, dict[SplitName, Count]]
+    sources: dict[str, Sha256]
+    sources_checksum: Sha256
+    store_checksum: Sha256
+    files: dict[str, StoredFile]
+    settings: dict[str, Any]
+    notes: dict[str, Any]
+    version: str
+
+    @property
+    def key(self) -> StoreKey:
+        return StoreKey(self.dataset, self.features, self.labels, self.protocol, self.fold)
+
+    @property
+    def utterances(self) -> int:
+        return sum(count.utterances for count in self.counts.values())
+
+    @property
+    def dialogues(self) -> int:
+        return sum(count.dialogues for count in self.counts.values())
+
+
+@dataclass(frozen=True)
+class Store:
+    """A prepared store, opened: its arrays are mapped into memory and read as they are used.
+
+    The mapping is private: whatever is written into an array or tensor never reaches the files.
+    """
+
+    folder: Path
+    manifest: Manifest
+    arrays: Mapping[str, NDArray[Any]]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.manifest.classes
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return dict(self.manifest.widths)
+
+    @property
+    def speakers(self) -> int:
+        """Most speakers that any dialogue has."""
+        return self.manifest.speakers
+
+    def split(
+        self,
+        name: str,
+        modalities: Sequence[str] | None = None,
+        device: torch.device | str = "cpu",
+        labels: bool = True,
+    ) -> Split:
+        """One split as tensors; on the CPU the features are the mapped files themselves.
+
+        Args:
+            modalities: Which, in the order wanted; None is all of them in the store's order.
+            labels: False leaves the labels out of reach: they are not even read.
+
+        Raises:
+            UnknownNameError: For a modality or a split that the store does not have.
+            DataError: If the split has no dialogues.
+        """
+        import torch
+
+        from mer_bench.data.batches import Split
+
+        wanted = tuple(self.widths) if modalities is None else tuple(modalities)
+        for modality in wanted:
+            if modality not in self.widths:
+                raise UnknownNameError(f"modality of {self.manifest.key}", modality, self.widths)
+        dialogues, utterances = self._rows(name)
+        if dialogues.start == dialogues.stop:
+            raise DataError(f"the store {self.folder} has no dialogues in its {name} split.")
+        offsets = self.arrays["offsets"][dialogues.start : dialogues.stop + 1] - utterances.start
+
+        def tensor(array: str, dtype: torch.dtype | None = None) -> torch.Tensor:
+            return torch.from_numpy(np.asarray(self.arrays[array][utterances])).to(device=device, dtype=dtype)
+
+        return Split(
+            name=name,
+            features={modality: tensor(f"features.{modality}") for modality in wanted},
+            present={modality: tensor(f"present.{modality}") for modality in wanted},
+            speakers=tensor("speakers", torch.long),
+            offsets=torch.from_numpy(np.asarray(offsets, dtype=np.int64)),
+            labels=tensor("labels", torch.long) if labels else None,
+        )
+
+    def identifiers(self, name: str) -> tuple[list[str], list[str]]:
+        """Id of each utterance of a split, and of the dialogue it belongs to.
+
+        Raises:
+            UnknownNameError: For a split that does not exist.
+        """
+        dialogues, utterances = self._rows(name)
+        ids = [value.decode() for value in self.arrays["utterance_ids"][utterances].tolist()]
+        names = [value.decode() for value in self.arrays["dialogue_ids"][dialogues].tolist()]
+        lengths = np.diff(self.arrays["offsets"][dialogues.start : dialogues.stop + 1]).tolist()
+        return ids, [name for name, length in zip(names, lengths, strict=True) for _ in range(length)]
+
+    def pipeline(self) -> dict[str, NDArray[Any]]:
+        """Arrays that apply the same preparation to new dialogues; read from the disk at each call."""
+        try:
+            with np.load(self.folder / PIPELINE, allow_pickle=False) as archive:
+                return {name: archive[name] for name in archive.files}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"{self.folder / PIPELINE} cannot be read: {error}. {_again(self.manifest.key)}") from error
+
+    def verify(self) -> None:
+        """Read every file again and compare it with the manifest.
+
+        Raises:
+            DataError: If any byte of any file differs; names the file.
+        """
+        for name, entry in self.manifest.files.items():
+            file = self.folder / name
+            try:
+                found = sha256_of_file(file)
+            except OSError as error:
+                raise DataError(f"{file} cannot be read: {error}. {_again(self.manifest.key)}") from error
+            if found != entry.sha256:
+                raise DataError(
+                    f"{file} is damaged: its SHA-256 is {found}, and the manifest says {entry.sha256}. "
+                    f"{_again(self.manifest.key)}"
+                )
+        files = {name: entry.sha256 for name, entry in self.manifest.files.items()}
+        if store_checksum(files, self.manifest.classes) != self.manifest.store_checksum:
+            raise DataError(f"{self.folder / MANIFEST} was changed after it was written. {_again(self.manifest.key)}")
+
+    def _rows(self, name: str) -> tuple[slice, slice]:
+        """The dialogues of a split, and their utterances."""
+        if name not in SPLITS:
+            raise UnknownNameError("split", name, SPLITS)
+        before = SPLITS[: SPLITS.index(name)]
+        dialogue = sum(self.manifest.counts[split].dialogues for split in before)
+        utterance = sum(self.manifest.counts[split].utterances for split in before)
+        count = self.manifest.counts[name]
+        return slice(dialogue, dialogue + count.dialogues), slice(utterance, utterance + count.utterances)
+
+
+def write_store(
+    folder: Path,
+    content: StoreContent,
+    key: StoreKey,
+    source_checksums: Mapping[str, str],
+    *,
+    dataset_version: int = 1,
+    protocol_version: int = 1,
+) -> Store:
+    """Write a store so that it is there as a whole or not at all, and open it.
+
+    It is written into a folder beside, flushed to the disk, and renamed. Of two processes that write
+    the same store at once one rename wins and the other finds it done. A store of other content that
+    stood there is replaced; whoever has that one open keeps it.
+
+    Raises:
+        PluginError: If the content breaks its contract; names the field.
+        StorageError: If it cannot be written; nothing is left behind.
+    """
+    check_content(content)
+    with storage_errors(f"write the store {folder}"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
+        unfinished = temporary_beside(folder)
+        try:
+            unfinished.mkdir()
+            manifest = _write_files(unfinished, content, key, source_checksums, (dataset_version, protocol_version))
+            flush_to_disk(unfinished)
+            _publish(unfinished, folder, manifest)
+        finally:
+            remove(unfinished)
+    return open_store(folder)
+
+
+def open_store(folder: Path) -> Store:
+    """Map a store's files into memory, which takes as long for a large store as for a small one.
+
+    The manifest, and the size, type and shape of every file are checked; the content is what
+    `Store.verify` checks.
+
+    Raises:
+        MissingDataError: If there is no such store. DataError: If it is incomplete or damaged; names the file.
+    """
+    # Read twice when the store was replaced by another between the manifest and the last array.
+    for _ in range(10):
+        manifest, content = _read_manifest(folder)
+        try:
+            store = Store(folder, manifest, _map_arrays(folder, manifest))
+        except DataError:
+            if _manifest_is_still(folder, content):
+                raise
+            continue
+        if _manifest_is_still(folder, content):
+            _check_offsets(store)
+            return store
+    raise DataError(f"the store {folder} keeps changing while it is read; wait for the preparation to end.")
+
+
+def store_checksum(files: Mapping[str, str], classes: Sequence[str]) -> str:
+    """The checksum of a store from those of its files."""
+    return _checksum_of({"files": dict(files), "classes": list(classes)})
+
+
+def check_content(content: StoreContent) -> None:
+    """Check what a dataset returned against the contract of `StoreContent`.
+
+    Raises:
+        PluginError: Names the field and what is wrong with it.
+    """
+    rows = len(content.utterance_ids)
+    dialogues = len(content.dialogue_ids)
+    offsets = np.asarray(content.offsets)
+    splits = np.asarray(content.splits)
+    if len(content.classes) < 2 or len(set(content.classes)) != len(content.classes):
+        raise _broken("classes", f"should be two or more different names, but is {content.classes}")
+    if not content.features:
+        raise _broken("features", "has no modality")
+    if list(content.present) != list(content.features):
+        raise _broken(
+            "present", f"should have the modalities {list(content.features)}, but has {list(content.present)}"
+        )
+    _check_identifiers("utterance_ids", content.utterance_ids)
+    _check_identifiers("dialogue_ids", content.dialogue_ids)
+    if offsets.shape != (dialogues + 1,) or offsets[0] != 0 or offsets[-1] != rows or (np.diff(offsets) < 1).any():
+        raise _broken(
+            "offsets", f"should rise from 0 to {rows} in {dialogues + 1} numbers, every dialogue having a row"
+        )
+    if splits.shape != (dialogues,) or (np.diff(splits.astype(int)) < 0).any() or splits.max() >= len(SPLITS):
+        raise _broken("splits", f"should be {dialogues} indices into {SPLITS} in rising order")
+    for name, values in (("speakers", content.speakers), ("labels", content.labels)):
+        if np.asarray(values).shape != (rows,):
+            raise _broken(name, f"should have {rows} rows, but is {np.asarray(values).shape}")
+    labels = np.asarray(content.labels)
+    if labels.min() < -1 or labels.max() >= len(content.classes):
+        raise _broken("labels", f"should lie in [-1, {len(content.classes) - 1}]")
+    if not _speakers_by_first_appearance(np.asarray(content.speakers), offsets):
+        raise _broken("speakers", "should be numbered by first appearance in the dialogue, from 0")
+    for modality, values in content.features.items():
+        _check_modality(modality, values, np.asarray(content.present[modality]), rows)
+
+
+def _check_modality(modality: str, values: NDArray[np.float32], there: NDArray[np.bool_], rows: int) -> None:
+    if there.shape != (rows,) or there.dtype != np.bool_:
+        raise _broken(f"present[{modality}]", f"should be ({rows},) bool, but is {there.shape} {there.dtype}")
+    if values.ndim != 2 or values.shape[0] != rows or values.shape[1] < 1:
+        raise _broken(f"features[{modality}]", f"should be ({rows}, width), but is {values.shape}")
+    if not np.isfinite(values).all():
+        raise _broken(f"features[{modality}]", "has a value that is not finite")
+    if values[~there].any():
+        raise _broken(f"features[{modality}]", "should be zero where the modality is missing")
+
+
+def _check_identifiers(name: str, values: Sequence[str]) -> None:
+    if not values:
+        raise _broken(name, "is empty")
+    if len(set(values)) != len(values):
+        seen: set[str] = set()
+        twice = next(value for value in values if value in seen or seen.add(value))  # type: ignore[func-returns-value]
+        raise _broken(name, f"should be unique, but '{twice}' occurs twice")
+    if not all(values) or any("\0" in value for value in values):
+        raise _broken(name, "has an empty id or one with a NUL character")
+
+
+def _speakers_by_first_appearance(speakers: NDArray[np.int16], offsets: NDArray[np.int64]) -> bool:
+    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        known = 0
+        for speaker in speakers[start:end].tolist():
+            if not 0 <= speaker <= known:
+                return False
+            known = max(known, speaker + 1)
+    return True
+
+
+def _broken(name: str, fault: str) -> PluginError:
+    return PluginError(f"the dataset's content breaks its contract: {name} {fault}.")
+
+
+def _write_files(
+    folder: Path,
+    content: StoreContent,
+    key: StoreKey,
+    sources: Mapping[str, str],
+    versions: tuple[int, int],
+) -> Manifest:
+    dataset_version, protocol_version = versions
+    arrays: dict[str, NDArray[Any]] = {
+        "speakers": np.asarray(content.speakers, dtype="<i2"),
+        "labels": np.asarray(content.labels, dtype="<i2"),
+        "utterance_ids": np.asarray([value.encode() for value in content.utterance_ids]),
+        "dialogue_ids": np.asarray([value.encode() for value in content.dialogue_ids]),
+        "offsets": np.asarray(content.offsets, dtype="<i8"),
+        "splits": np.asarray(content.splits, dtype="|u1"),
+    }
+    for modality, values in content.features.items():
+        arrays[f"features.{modality}"] = np.asarray(values, dtype="<f4")
+        arrays[f"present.{modality}"] = np.asarray(content.present[modality], dtype="|b1")
+    files: dict[str, StoredFile] = {}
+    for name, array in sorted(arrays.items()):
+        written = _write_file(folder / f"{name}.npy", _npy_bytes(array))
+        files[f"{name}.npy"] = written.model_copy(update={"dtype": array.dtype.str, "shape": array.shape})
+    files[PIPELINE] = _write_file(folder / PIPELINE, _npz_bytes(content.pipeline))
+    settings = json.loads(_canonical_json(dict(content.settings)))
+    counts, histogram, missing = _counts(content)
+    manifest = Manifest(
+        dataset=key.dataset,
+        dataset_version=dataset_version,
+        features=key.features,
+        labels=key.labels,
+        protocol=key.protocol,
+        protocol_version=protocol_version,
+        fold=key.fold,
+        classes=content.classes,
+        widths={modality: values.shape[1] for modality, values in content.features.items()},
+        counts=counts,
+        class_histogram=histogram,
+        speakers=int(np.max(content.speakers)) + 1,
+        missing=missing,
+        sources=dict(sorted(sources.items())),
+        sources_checksum=_checksum_of(
+            {
+                "dataset": [key.dataset, dataset_version],
+                "features": key.features,
+                "labels": key.labels,
+                "protocol": [key.protocol, protocol_version, key.fold],
+                "sources": dict(sources),
+                "settings": settings,
+            }
+        ),
+        store_checksum=store_checksum({name: file.sha256 for name, file in files.items()}, content.classes),
+        files=files,
+        settings=settings,
+        notes=json.loads(_canonical_json(dict(content.notes))),
+        version=__version__,
+    )
+    _write_file(folder / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    return manifest
+
+
+def _counts(
+    content: StoreContent,
+) -> tuple[dict[SplitName, SplitCounts], dict[SplitName, dict[str, int]], dict[str, dict[SplitName, int]]]:
+    lengths = np.diff(content.offsets)
+    split_of_row = np.repeat(content.splits, lengths)
+    labels = np.asarray(content.labels)
+    counts, histogram = {}, {}
+    for index, split in enumerate(SPLITS):
+        here = labels[split_of_row == index]
+        labelled = here[here >= 0]
+        dialogues = int((np.asarray(content.splits) == index).sum())
+        counts[split] = SplitCounts(dialogues=dialogues, utterances=len(here), labelled=len(labelled))
+        tally = np.bincount(labelled, minlength=len(content.classes)).tolist()
+        histogram[split] = dict(zip(content.classes, tally, strict=True))
+    missing = {
+        modality: {split: int((~there[split_of_row == index]).sum()) for index, split in enumerate(SPLITS)}
+        for modality, there in content.present.items()
+    }
+    return counts, histogram, missing
+
+
+def _write_file(file: Path, content: bytes) -> StoredFile:
+    file.write_bytes(content)
+    flush_to_disk(file)
+    return StoredFile(bytes=len(content), sha256=sha256_of(content))
+
+
+def _publish(unfinished: Path, folder: Path, manifest: Manifest) -> None:
+    """Rename the finished folder to its place, where the same or another store may stand already."""
+    for _ in range(10):
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+        else:
+            flush_to_disk(folder.parent)
+            return
+        if _holds(folder, manifest):
+            return
+        aside = temporary_beside(folder)
+        try:
+            folder.rename(aside)
+        except FileNotFoundError:  # another process moved it at the same moment
+            continue
+        remove(aside)
+    raise DataError(f"the store {folder} keeps changing while it is written; prepare it in one process at a time.")
+
+
+def _holds(folder: Path, manifest: Manifest) -> bool:
+    """Whether a whole, undamaged store with that very manifest stands there."""
+    try:
+        store = open_store(folder)
+        store.verify()
+    except (DataError, MissingDataError):
+        return False
+    return store.manifest == manifest
+
+
+def _read_manifest(folder: Path) -> tuple[Manifest, bytes]:
+    file = folder / MANIFEST
+    try:
+        content = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        if folder.is_dir() and any(folder.glob("*.npy")):
+            raise DataError(f"{file} is not there, so the store is incomplete. Delete the folder {folder}.") from None
+        raise MissingDataError(
+            f"there is no prepared store in {folder}. Make it with: mer-bench data prepare"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror}.") from error
+    try:
+        values = json.loads(content)
+    except ValueError as error:
+        raise DataError(f"{file} is not JSON: {error}. Delete the folder {folder} and prepare it again.") from None
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA:
+        raise DataError(
+            f"the store {folder} has schema version {version}, and this version of mer-bench reads {SCHEMA}. "
+            "Prepare it again with: mer-bench data prepare"
+        )
+    try:
+        return Manifest.model_validate(values), content
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{file} is not a valid manifest: {where}: {first['msg']}.") from None
+
+
+def _manifest_is_still(folder: Path, content: bytes) -> bool:
+    try:
+        return (folder / MANIFEST).read_bytes() == content
+    except OSError:
+        return False
+
+
+def _map_arrays(folder: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
+    """Map every array; a file's size and first bytes must be those that its dtype and shape demand."""
+    arrays: dict[str, NDArray[Any]] = {}
+    expected = _expected_arrays(folder, manifest)
+    for name, entry in manifest.files.items():
+        file = folder / name
+        try:
+            size = file.stat().st_size
+        except OSError:
+            raise DataError(f"{file} is not there, so the store is incomplete. {_again(manifest.key)}") from None
+        if size != entry.bytes:
+            raise DataError(f"{file} should have {entry.bytes} bytes, but has {size}. {_again(manifest.key)}")
+        if name == PIPELINE:
+            continue
+        dtype, shape = expected[name]
+        header = _npy_header(dtype, shape)
+        length = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        try:
+            with file.open("rb") as stream:
+                begin = stream.read(len(header))
+            if begin != header or size != len(header) + length:
+                raise DataError(
+                    f"{file} should hold an array of shape {shape} and type {dtype.str}, and does not. "
+                    f"{_again(manifest.key)}"
+                )
+            array = np.memmap(file, dtype=dtype, mode="c", offset=len(header), shape=shape)
+        except OSError as error:
+            raise DataError(f"{file} cannot be read: {error}. {_again(manifest.key)}") from error
+        arrays[name.removesuffix(".npy")] = array.view(np.ndarray)
+    return arrays
+
+
+def _expected_arrays(folder: Path, manifest: Manifest) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Type and shape of every array, from the counts and widths; the manifest must agree with itself."""
+    rows, dialogues = manifest.utterances, manifest.dialogues
+    wanted: dict[str, tuple[str, tuple[int, ...]]] = {
+        "speakers.npy": ("<i2", (rows,)),
+        "labels.npy": ("<i2", (rows,)),
+        "utterance_ids.npy": ("|S", (rows,)),
+        "dialogue_ids.npy": ("|S", (dialogues,)),
+        "offsets.npy": ("<i8", (dialogues + 1,)),
+        "splits.npy": ("|u1", (dialogues,)),
+    }
+    for modality, width in manifest.widths.items():
+        wanted[f"features.{modality}.npy"] = ("<f4", (rows, width))
+        wanted[f"present.{modality}.npy"] = ("|b1", (rows,))
+    if set(manifest.files) != {*wanted, PIPELINE} or set(manifest.counts) != set(SPLITS):
+        raise DataError(f"{folder / MANIFEST} does not list the files that a store has. {_again(manifest.key)}")
+    expected = {}
+    for name, (kind, shape) in wanted.items():
+        entry = manifest.files[name]
+        digits = entry.dtype.removeprefix("|S")
+        is_bytes = kind == "|S" and digits.isascii() and digits.isdigit() and 0 < int(digits) < 1 << 16
+        if entry.shape != shape or not (entry.dtype == kind or is_bytes):
+            raise DataError(
+                f"{folder / MANIFEST} says that {name} is {entry.shape} {entry.dtype}, but its counts and widths "
+                f"demand {shape} {kind}. {_again(manifest.key)}"
+            )
+        expected[name] = (np.dtype(entry.dtype), shape)
+    return expected
+
+
+def _check_offsets(store: Store) -> None:
+    """The offsets at the borders of the splits must be those that the counts demand."""
+    offsets = store.arrays["offsets"]
+    for split in SPLITS:
+        dialogues, utterances = store._rows(split)
+        if offsets[dialogues.start] != utterances.start or offsets[dialogues.stop] != utterances.stop:
+            raise DataError(
+                f"{store.folder / 'offsets.npy'} does not agree with the manifest's counts of the {split} split. "
+                f"{_again(store.manifest.key)}"
+            )
+
+
+def _again(key: StoreKey) -> str:
+    return f"Prepare it again with: mer-bench data prepare {key.dataset} --features {key.features}"
+
+
+def _npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """The header of an .npy file, version 1.0, written here so that no release of NumPy changes it."""
+    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {shape}, }}"
+    padding = -(10 + len(text) + 1) % 64
+    return (
+        b"\x93NUMPY\x01\x00" + (len(text) + padding + 1).to_bytes(2, "little") + (text + " " * padding + "\n").encode()
+    )
+
+
+def _npy_bytes(array: NDArray[Any]) -> bytes:
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).reshape(array.shape)
+    return _npy_header(little.dtype, little.shape) + little.tobytes()
+
+
+def _npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """An .npz archive without time stamps."""
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in sorted(arrays.items()):
+            entry = zipfile.ZipInfo(f"{name}.npy")
+            entry.create_system = 3  # else it would differ between Windows and the rest
+            archive.writestr(entry, _npy_bytes(np.asarray(array)))
+    return memory.getvalue()
+
+
+def _canonical_json(values: Any) -> str:
+    try:
+        return json.dumps(values, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except (TypeError, ValueError) as error:
+        raise _broken("settings or notes", f"should be JSON values: {error}") from None
+
+
+def _checksum_of(values: Any) -> str:
+    return hashlib.sha256(_canonical_json(values).encode()).hexdigest()

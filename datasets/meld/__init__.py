@@ -1,0 +1,1 @@
+"""MELD: multi-party conversations from the television series Friends, seven emotions."""

@@ -1,0 +1,245 @@
+"""MELD from its published csv files: transcripts, labels and prosody joined by key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mer_bench.api import Dataset, DatasetCard, PreparationRequest, StoreContent
+from mer_bench.cards import SplitName
+from mer_bench.data.scaling import Standardiser
+from mer_bench.data.store import SPLITS
+from mer_bench.data.tables import check_counts, read_table
+from mer_bench.data.text import TextEncoder, TextSettings, normalise, read_vectors, vector_tokens
+from mer_bench.errors import DataError, MissingDataError
+
+PROSODY = (
+    "duration",
+    "avg_intensity",
+    "intensity_variation",
+    "avg_pitch",
+    "pitch_std",
+    "pitch_range",
+    "articulation_rate",
+    "mean_hnr",
+)
+"""Columns of the prosody files: seconds, dB, dB, Hz, Hz, Hz, syllables per second, dB."""
+
+BROKEN_CLIPS = {"train": ((125, 3),), "dev": ((110, 7),), "test": ()}
+"""Dialogue and utterance number of the clips that are damaged, and so have no prosody."""
+
+_CLIP = re.compile(r"dia(\d+)_utt(\d+)\.wav", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Transcripts:
+    """One split's `*_sent_emo.csv`, in the order of the file.
+
+    Attributes:
+        keys: Dialogue and utterance number of each utterance.
+        labels: Class index of each utterance, by label set.
+        speakers: Index of who speaks, by first appearance in the dialogue.
+        lengths: Utterances of each dialogue.
+    """
+
+    keys: Sequence[tuple[int, int]]
+    texts: Sequence[str]
+    speakers: Sequence[int]
+    labels: Mapping[str, Sequence[int]]
+    lengths: Sequence[int]
+
+    @property
+    def dialogues(self) -> list[int]:
+        """Number of each dialogue, in order."""
+        return list(dict.fromkeys(dialogue for dialogue, _ in self.keys))
+
+
+@dataclass(frozen=True)
+class Prosody:
+    """Measurements of one split, in the order of its utterances.
+
+    Shapes:
+        values: (utterances, 8), NaN where blank. present: (utterances,), False: there is no row.
+    """
+
+    values: NDArray[np.float64]
+    present: NDArray[np.bool_]
+    surplus_rows: int
+
+
+class Meld(Dataset):
+    """The MELD corpus."""
+
+    def prepare(self, request: PreparationRequest) -> StoreContent:
+        if request.features == "mmgcn":
+            from .mmgcn import prepare_mmgcn
+
+            content: StoreContent = prepare_mmgcn(self.card, request)
+            return content
+        return prepare_transcripts(self.card, request)
+
+    def examine(self, source: str, file: Path) -> None:
+        for split in SPLITS:
+            if source == transcripts_file(split):
+                read_transcripts(file, split, self.card)
+            elif source == prosody_file(split):
+                _read_clips(file)
+
+
+def transcripts_file(split: str) -> str:
+    """Name of the source with a split's transcripts and labels."""
+    return f"{split}_sent_emo.csv"
+
+
+def prosody_file(split: str) -> str:
+    """Name of the source with a split's prosody."""
+    return f"meld_{split}_audio_features.csv"
+
+
+def read_transcripts(file: Path, split: SplitName, card: DatasetCard) -> Transcripts:
+    """Read one split's annotation.
+
+    Raises:
+        DataError: If it is damaged or its counts are not the published ones; names file, line and column.
+    """
+    table = read_table(file, ["Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID"])
+    texts = table.filled("Utterance")
+    names = table.filled("Speaker")
+    labels = {
+        "emotion": table.choices("Emotion", card.label_sets["emotion"].classes),
+        "sentiment": table.choices("Sentiment", card.label_sets["sentiment"].classes),
+    }
+    keys = list(zip(table.integers("Dialogue_ID"), table.integers("Utterance_ID"), strict=True))
+    lengths: list[int] = []
+    speakers: list[int] = []
+    numbers: dict[str, int] = {}
+    finished: set[int] = set()
+    for row, (dialogue, utterance) in enumerate(keys):
+        before = keys[row - 1] if row else None
+        if before is None or dialogue != before[0]:
+            if dialogue in finished:
+                raise table.fault(row, "Dialogue_ID", f"dialogue {dialogue} goes on here after another began")
+            finished.add(dialogue)
+            lengths.append(0)
+            numbers = {}
+        elif utterance <= before[1]:
+            raise table.fault(row, "Utterance_ID", f"should be above {before[1]}, but is {utterance}")
+        lengths[-1] += 1
+        speakers.append(numbers.setdefault(names[row], len(numbers)))
+    published = card.counts["official"][split]
+    check_counts(
+        file,
+        {"dialogues": len(lengths), "utterances": len(keys)},
+        {"dialogues": published.dialogues, "utterances": published.utterances},
+    )
+    return Transcripts(keys, texts, speakers, labels, lengths)
+
+
+def read_prosody(file: Path, split: SplitName, keys: Sequence[tuple[int, int]]) -> Prosody:
+    """Read one split's prosody and join it to the utterances; rows of no utterance are counted.
+
+    Raises:
+        DataError: If it is damaged or an utterance has no row whose clip is not known to be broken.
+    """
+    rows, values = _read_clips(file)
+    missing = [key for key in keys if key not in rows and key not in BROKEN_CLIPS[split]]
+    if missing:
+        dialogue, utterance = missing[0]
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise DataError(
+            f"{file} has no row for dia{dialogue}_utt{utterance}.wav{more}. It may be cut off or another release; "
+            "obtain it again."
+        )
+    present = np.array([key in rows for key in keys])
+    joined = np.full((len(keys), len(PROSODY)), np.nan)
+    joined[present] = values[[rows[key] for key in keys if key in rows]]
+    return Prosody(joined, present, surplus_rows=len(rows) - int(present.sum()))
+
+
+def _read_clips(file: Path) -> tuple[dict[tuple[int, int], int], NDArray[np.float64]]:
+    """Row of each clip by dialogue and utterance number, and the values: (rows, 8)."""
+    table = read_table(file, ["filename", *PROSODY])
+    rows: dict[tuple[int, int], int] = {}
+    for row, name in enumerate(table.texts("filename")):
+        match = _CLIP.fullmatch(name)
+        if not match:
+            raise table.fault(row, "filename", f"should look like dia12_utt3.wav, but is '{name[:60]}'")
+        key = (int(match[1]), int(match[2]))
+        if key in rows:
+            raise table.fault(row, "filename", f"{name} occurs twice")
+        rows[key] = row
+    return rows, np.array([table.numbers(column) for column in PROSODY]).T
+
+
+def prepare_transcripts(card: DatasetCard, request: PreparationRequest) -> StoreContent:
+    """Make the store of `transcripts` or `transcripts-vectors`.
+
+    Raises:
+        DataError: If a file is damaged; names it. MissingDataError: If no vectors file was given where one is needed.
+    """
+    classes = card.label_sets[request.labels].classes
+    splits = {split: read_transcripts(request.files[transcripts_file(split)], split, card) for split in SPLITS}
+    prosody = {split: read_prosody(request.files[prosody_file(split)], split, splits[split].keys) for split in SPLITS}
+    train = splits["train"]
+    vectors = None
+    if request.features == "transcripts-vectors":
+        if request.options.get("vectors") is None:
+            raise MissingDataError("meld/transcripts-vectors needs a file of word vectors: --vectors FILE")
+        texts = [text for split in SPLITS for text in splits[split].texts]
+        wanted = {token for text in texts for token in vector_tokens(normalise(text))}
+        vectors = read_vectors(Path(request.options["vectors"]), wanted)
+    encoder, train_text = TextEncoder.fit(
+        texts=train.texts,
+        labels=np.array(train.labels[request.labels]),
+        dialogues=np.array([dialogue for dialogue, _ in train.keys]),
+        class_count=len(classes),
+        settings=TextSettings(),
+        vectors=vectors,
+    )
+    scaler = Standardiser.fit(prosody["train"].values, prosody["train"].present, PROSODY)
+    text = [train_text, *(encoder.transform(splits[split].texts) for split in SPLITS[1:])]
+    audio = [scaler.transform(prosody[split].values, prosody[split].present) for split in SPLITS]
+    has_audio = np.concatenate([prosody[split].present for split in SPLITS])
+    lengths = [length for split in SPLITS for length in splits[split].lengths]
+    arrays, text_values = encoder.state()
+    scaling, audio_values = scaler.state()
+    notes: dict[str, Any] = {}
+    for split in SPLITS:
+        there = prosody[split]
+        blanks = np.isnan(there.values[there.present]).sum(axis=0).tolist()
+        notes[f"{split}: surplus prosody rows, ignored"] = there.surplus_rows
+        notes[f"{split}: clips without audio"] = int((~there.present).sum())
+        notes[f"{split}: blanks set to the train mean"] = {
+            column: count for column, count in zip(PROSODY, blanks, strict=True) if count
+        }
+    if vectors is not None:
+        spoken = [token for text in train.texts for token in vector_tokens(normalise(text))]
+        share = sum(token in vectors.vectors for token in spoken) / len(spoken)
+        notes["train: share of tokens with a word vector"] = round(share, 4)
+    return StoreContent(
+        features={"text": np.concatenate(text), "audio": np.concatenate(audio)},
+        present={"text": np.ones(len(has_audio), dtype=bool), "audio": has_audio},
+        speakers=np.array([speaker for split in SPLITS for speaker in splits[split].speakers], dtype=np.int16),
+        labels=np.array([label for split in SPLITS for label in splits[split].labels[request.labels]], dtype=np.int16),
+        utterance_ids=[f"{split}/dia{key[0]}_utt{key[1]}" for split in SPLITS for key in splits[split].keys],
+        dialogue_ids=[f"{split}/dia{dialogue}" for split in SPLITS for dialogue in splits[split].dialogues],
+        offsets=np.cumsum([0, *lengths], dtype=np.int64),
+        splits=np.repeat(np.arange(3, dtype=np.uint8), [len(splits[split].lengths) for split in SPLITS]),
+        classes=classes,
+        settings={
+            "fitted_on": "train",
+            "text": {**text_values, "blocks": encoder.blocks()},
+            "audio": {**audio_values, "source": "Praat measurements"},
+        },
+        notes=notes,
+        pipeline={
+            **{f"text.{name}": array for name, array in arrays.items()},
+            **{f"audio.{name}": array for name, array in scaling.items()},
+        },
+    )

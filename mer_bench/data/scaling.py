@@ -1,0 +1,83 @@
+"""Standardising measurements by the train split, blanks included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mer_bench.errors import DataError
+
+
+@dataclass(frozen=True)
+class Standardiser:
+    """Brings each column to mean 0 and deviation 1 over the train split.
+
+    A blank (NaN) becomes the train mean, so 0, and every column that has blanks in train gets an
+    indicator column behind the values: 1 where it was blank. A row that is missing altogether is all
+    zero; its presence mask says so, not an indicator.
+
+    Attributes:
+        columns: Names of the measurements.
+        mean, deviation: Of each column over present train rows that are not blank, in its own unit.
+        indicated: Index of each column that has an indicator.
+    """
+
+    columns: tuple[str, ...]
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    indicated: tuple[int, ...]
+
+    @classmethod
+    def fit(cls, values: NDArray[np.float64], present: NDArray[np.bool_], columns: Sequence[str]) -> Standardiser:
+        """Learn from the train split.
+
+        Shapes:
+            values: (utterances, columns), NaN where blank. present: (utterances,), False: the row is missing.
+
+        Raises:
+            DataError: If a column has no value at all in train; names it.
+        """
+        there = values[present]
+        blank = np.isnan(there)
+        if len(there) == 0 or blank.all(axis=0).any():
+            empty = columns[int(blank.all(axis=0).argmax())] if len(there) else columns[0]
+            raise DataError(f"the train split has not one value of {empty}.")
+        deviation = np.nanstd(there, axis=0)
+        # A column that never changes has rounding noise as its deviation, which would become features.
+        constant = deviation <= 1e-12 * np.maximum(np.abs(np.nanmean(there, axis=0)), 1e-300)
+        return cls(
+            columns=tuple(columns),
+            mean=np.nanmean(there, axis=0),
+            deviation=np.where(constant, 1.0, deviation),
+            indicated=tuple(np.flatnonzero(blank.any(axis=0)).tolist()),
+        )
+
+    @property
+    def width(self) -> int:
+        """Number of features: values and indicators."""
+        return len(self.columns) + len(self.indicated)
+
+    def transform(self, values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """Scale rows of any split, or of new dialogues.
+
+        Shapes:
+            values: (utterances, columns). present: (utterances,). returns: (utterances, width).
+        """
+        blank = np.isnan(values)
+        scaled = np.where(blank, 0.0, (values - self.mean) / self.deviation)
+        features = np.concatenate([scaled, blank[:, list(self.indicated)]], axis=1).astype(np.float32)
+        features[~present] = 0
+        return features
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """What was learned, as arrays and JSON values; `from_state` is its inverse."""
+        arrays: dict[str, NDArray[Any]] = {"mean": self.mean, "deviation": self.deviation}
+        return arrays, {"columns": list(self.columns), "indicated": list(self.indicated)}
+
+    @classmethod
+    def from_state(cls, arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Standardiser:
+        return cls(tuple(settings["columns"]), arrays["mean"], arrays["deviation"], tuple(settings["indicated"]))
