@@ -24,7 +24,19 @@ from mer_bench.config import Settings, TrainerSettings, merge_settings, split_se
 from mer_bench.data.locations import StoreKey, data_root
 from mer_bench.data.preparation import open_or_prepare, resolve
 from mer_bench.errors import MerBenchError, RequestError, RunError, StorageError, UnknownNameError
-from mer_bench.records import Cost, Epoch, Failure, Features, Machine, PredictionsFile, Record, record_folder
+from mer_bench.records import (
+    Cost,
+    Epoch,
+    Failure,
+    Features,
+    Machine,
+    PredictionsFile,
+    Record,
+    predictions_file,
+    record_file,
+    record_folder,
+    weights_file,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -265,7 +277,7 @@ class _Run:
         self.identity = self._identity()
         features = planned.key.features
         self.name = f"{planned.model}.{features}.seed{planned.request.seed}.{self.identity[:12]}"
-        self.folder = record_folder(planned.request.out, planned.dataset, planned.model)
+        self.folder = record_folder(planned.request.out, (planned.dataset, planned.model))
 
     def finish(self) -> Record:
         _writable(self.folder, self.plan.request.out)
@@ -333,40 +345,46 @@ class _Run:
         from mer_bench.predictions import read_predictions, write_predictions
         from mer_bench.records import write_record
 
-        final = {kind: self.folder / f"{self.name}.{kind}" for kind in ("predictions.npz", "model.safetensors", "json")}
-        staged = {kind: file.with_name(f".{file.name}.new") for kind, file in final.items()}
+        staged = {file: file.with_name(f".{file.name}.new") for file in self._files()}
+        predictions, weights, document = staged
         try:
-            checksum = write_predictions(staged["predictions.npz"], test)
+            checksum = write_predictions(staged[predictions], test)
             # The scores are those of the stored file, whose log-probabilities are rounded.
-            scores = score(read_predictions(staged["predictions.npz"]))
-            weights = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
-            save_file(weights, staged["model.safetensors"])
+            scores = score(read_predictions(staged[predictions]))
+            tensors = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
+            save_file(tensors, staged[weights])
             record = self._record(
                 status="done",
                 selection=trained.selection,
                 dev=trained.dev,
                 test=scores,
-                predictions=PredictionsFile(
-                    file=final["predictions.npz"].name, sha256=checksum, utterances=len(test.ids)
-                ),
+                predictions=PredictionsFile(file=predictions.name, sha256=checksum, utterances=test.utterances),
                 cost=self._cost(trained.seconds),
             )
-            write_record(staged["json"], record)
+            write_record(staged[document], record)
             # An older record of the same run goes first: a kill in between leaves no record, never a
             # record beside another run's predictions.
-            final["json"].unlink(missing_ok=True)
-            for kind in ("predictions.npz", "model.safetensors", "json"):
-                staged[kind].replace(final[kind])
+            document.unlink(missing_ok=True)
+            for file, new in staged.items():
+                new.replace(file)
         except OSError as error:
             raise StorageError(
                 f"the results could not be written to {self.plan.request.out}: {error.strerror}. "
                 "Free some space or choose another folder with --out, and run again."
             ) from error
         finally:
-            for file in staged.values():
-                file.unlink(missing_ok=True)
+            for new in staged.values():
+                new.unlink(missing_ok=True)
         self.listener.run_ended(record)
         return record
+
+    def _files(self) -> tuple[Path, Path, Path]:
+        """Predictions, weights and record, in the order in which they take their names."""
+        return (
+            predictions_file(self.folder, self.name),
+            weights_file(self.folder, self.name),
+            record_file(self.folder, self.name),
+        )
 
     def _write_failure(self, error: MerBenchError) -> None:
         from mer_bench.records import write_record
@@ -381,7 +399,7 @@ class _Run:
             cost=self._cost(time.perf_counter() - self.clock),
             failure=failure,
         )
-        file = self.folder / f"{self.name}.json"
+        file = record_file(self.folder, self.name)
         # A failed repeat never replaces a result that is there.
         if not file.exists():
             write_record(file, record)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mer_bench.api import NO_LABEL, Batch, FittedModel, LossTerm, Model, Output, Split
 from mer_bench.config import TrainerSettings
 from mer_bench.errors import DivergedError, OutOfMemoryError, RequestError
-from mer_bench.metrics import METRICS, value
+from mer_bench.metrics import METRICS
 from mer_bench.records import Epoch, Scores, Selection
 from mer_bench.seeding import derived_seed, seed_everything
 
@@ -223,10 +223,10 @@ class Trainer:
             )
         self.settings = settings
         self.metric = metric
+        self.seed = seed
         self.device = device
         seed_everything(derived_seed(seed, "weights"))
         model = build().to(device)
-        seed_everything(derived_seed(seed, "dropout"))
         batches = torch.Generator().manual_seed(derived_seed(seed, "batches"))
         # A fitted model has no parameters; an optimiser refuses an empty list.
         parameters = list(model.parameters()) or [nn.Parameter(torch.zeros(1, device=device))]
@@ -247,6 +247,8 @@ class Trainer:
             OutOfMemoryError: If memory was exhausted.
         """
         state, settings = self.state, self.settings
+        if state.epoch == 0:  # a state that was loaded brought its random numbers along
+            seed_everything(derived_seed(self.seed, "dropout"))
         if isinstance(state.model, FittedModel):
             return self._fit_at_once(state.model, train, dev, score_dev, on_epoch)
         criterion = Criterion.for_split(settings, train, state.model.spec.class_count)
@@ -414,7 +416,7 @@ class Trainer:
                 f"the model gave NaN or infinite scores on dev in epoch {self.state.epoch}. "
                 f"Try a lower learning_rate (now {self.settings.learning_rate:g})."
             )
-        values = {name: number for name in METRICS if (number := value(scores, name)) is not None}
+        values = {name: number for name in METRICS if (number := getattr(scores, name)) is not None}
         metric = values[self.metric]
         return (metric if METRICS[self.metric].higher_is_better else -metric), {"loss": float(loss), **values}
 

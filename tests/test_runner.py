@@ -5,13 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from mer_bench.metrics import score
 
 import mer_bench
 from mer_bench import runner
@@ -25,6 +24,7 @@ from mer_bench.errors import (
     StorageError,
     UnknownNameError,
 )
+from mer_bench.metrics import score
 from mer_bench.predictions import read_predictions
 from mer_bench.records import read_record
 from mer_bench.runner import RunRequest
@@ -123,8 +123,7 @@ def test_the_test_split_is_closed_until_the_epoch_is_chosen(
 
     def guarded_open(*args: Any, **options: Any) -> Store:
         store = real_open(*args, **options)
-        store.__class__ = Guarded
-        return store
+        return Guarded(**{field.name: getattr(store, field.name) for field in fields(store)})
 
     def freezing_fit(self: Trainer, *args: Any, **options: Any) -> Any:
         trained = real_fit(self, *args, **options)
