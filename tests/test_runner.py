@@ -262,3 +262,49 @@ def test_a_settings_file(tmp_path: Path) -> None:
         runner.read_settings_file(file)
     with pytest.raises(RequestError, match="cannot be read"):
         runner.read_settings_file(tmp_path / "absent.toml")
+
+
+KILLED_AT = """
+    import os, signal, sys
+    from dataclasses import replace
+    from pathlib import Path
+    from mer_bench import runner
+
+    out, data, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    request = runner.RunRequest(model="majority", dataset="meld-synthetic", data_root=data, out=out, threads=1)
+    calls = 0
+
+    def killing(function):
+        def counted(*arguments, **options):
+            global calls
+            calls += 1
+            if calls == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+        return counted
+
+    runner.run(request)  # a whole record lies there; the repeat below is killed while it writes
+    # Other predictions than before, as another thread count could give: mixed files would not agree.
+    honest = runner.predictions_of
+    runner.predictions_of = lambda *given: honest(*given[:-1], given[-1].roll(1, dims=1))
+    for name in ("replace", "fsync"):
+        setattr(os, name, killing(getattr(os, name)))
+    for name in ("replace", "unlink"):
+        setattr(Path, name, killing(getattr(Path, name)))
+    runner.run(request)
+    sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("step", [2, 7, 8, 9, 10, 11])
+def test_a_kill_while_writing_leaves_a_whole_record_or_none(step: int, data: Path, tmp_path: Path) -> None:
+    from mer_bench.metrics import rescore
+
+    arguments = [str(tmp_path), str(data), str(step)]
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(KILLED_AT), *arguments], check=False)
+    assert ended.returncode == -9
+    for file in tmp_path.rglob("*.json"):
+        assert rescore(file) == read_record(file).test  # reads the predictions and their checksum too
+    again = runner.run(replace(REQUEST, data_root=data, out=tmp_path, threads=1))
+    folder = tmp_path / "meld-synthetic" / "majority"
+    assert rescore(folder / f"{again.run}.json") == again.test
