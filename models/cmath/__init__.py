@@ -1,0 +1,1 @@
+"""CMATH: cross-modality augmented transformer with hierarchical variational distillation."""
