@@ -196,6 +196,8 @@ class DatasetCard(CardPart):
         licence: Terms of the corpus in words. homepage: Where its owner publishes it.
         redistribute: False when a committed file may hold no per-utterance labels.
         synthetic: True for made-up dialogues.
+        stand_in: Synthetic dataset that `mer-bench run` uses when nothing of this one is on disk and
+            no host can be reached; "" is none. Such a dataset's first feature set is fetched by `run` itself.
         modalities: Every modality, in the canonical order.
         label_sets, feature_sets, protocols: By id without the dataset's name; the first of each is
             the default.
@@ -212,6 +214,7 @@ class DatasetCard(CardPart):
     homepage: str = ""
     redistribute: bool = True
     synthetic: bool = False
+    stand_in: Identifier | Literal[""] = ""
     paper: Paper | None = None
     modalities: Annotated[tuple[Modality, ...], Field(min_length=1)]
     label_sets: Annotated[dict[Identifier, LabelSet], Field(min_length=1)]

@@ -1,0 +1,57 @@
+"""`mer-bench check`: the conformance checks on one plugin."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from mer_bench.cli.options import Debug, Json
+
+
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model or a dataset.")],
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Run the conformance checks on a model or dataset.
+
+    \b
+    Example:
+      mer-bench check cmath
+
+    \b
+    Exit codes:
+      0 all passed or excused, 1 a check failed, 2 there is no such plugin
+    """
+    from mer_bench import testing
+    from mer_bench.cli.console import Column, Screen, Tone, duration_text
+    from mer_bench.cli.names import find_plugin
+    from mer_bench.errors import RunError
+
+    find_plugin(name)
+    screen = Screen(quiet_output=as_json)
+    if not as_json:
+        screen.line(f"checking {name}; this takes some seconds")
+    results = testing.run_checks(name)
+    failed = [result for result in results if result.status == "failed"]
+    if as_json:
+        screen.answer({"name": name, "passed": not failed, "checks": [asdict(result) for result in results]})
+    else:
+        tones: dict[str, Tone] = {"failed": "bad", "excused": "quiet", "passed": "plain"}
+        screen.table(
+            [
+                Column("check"),
+                Column("outcome"),
+                Column("time", number=True),
+                Column("reason", flexible=True, wrap=True),
+            ],
+            [[each.name, each.status, duration_text(each.seconds), each.reason] for each in results],
+            tones={row: tones[each.status] for row, each in enumerate(results)},
+        )
+    if failed:
+        raise RunError(
+            f"{name} failed {len(failed)} of {len(results)} checks: {', '.join(each.name for each in failed)}."
+        )
+    screen.line(f"{name} passed all {len(results)} checks", tone="good")

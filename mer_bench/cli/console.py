@@ -1,0 +1,232 @@
+"""How things look on a screen: tables, panels, lines and bars. The only file that knows rich.
+
+On a terminal, output fits its width. Without one (a pipe, a file) nothing is wrapped or cut, and
+there are no bars: whoever has work to report prints plain lines instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+UNLIMITED_WIDTH = 1000
+Tone = Literal["plain", "good", "warning", "bad", "quiet"]
+STYLES: dict[Tone, str] = {"plain": "", "good": "green", "warning": "yellow", "bad": "bold red", "quiet": "dim"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        header: Its name.
+        number: Right-aligned.
+        flexible: May be cut (`wrap` False, with an ellipsis) or wrapped where the screen is narrow;
+            every other column keeps its width.
+        wrap: A flexible column continues on the next line instead of being cut.
+    """
+
+    header: str
+    number: bool = False
+    flexible: bool = False
+    wrap: bool = False
+
+
+class Screen:
+    """Standard output and standard error.
+
+    Args:
+        quiet_output: Standard output is kept for one JSON answer; everything else that a person
+            reads goes to standard error.
+    """
+
+    def __init__(self, quiet_output: bool = False) -> None:
+        self.errors = _console(stderr=True)
+        self.answers = _console(stderr=False)
+        self.words = self.errors if quiet_output else self.answers
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a person watches, so that bars make sense."""
+        return self.words.is_terminal and not self.words.is_dumb_terminal
+
+    def line(self, text: str = "", tone: Tone = "plain") -> None:
+        """One line of plain text."""
+        _print(self.words, Text(text, style=STYLES[tone]))
+
+    def warn(self, text: str) -> None:
+        """A warning, on standard error."""
+        _print(self.errors, Text.assemble(("warning: ", STYLES["warning"]), text))
+
+    def fail(self, sentence: str) -> None:
+        """The one sentence of an error, on standard error."""
+        _print(self.errors, Text.assemble(("mer-bench: ", STYLES["bad"]), sentence))
+
+    def panel(self, title: str, lines: Iterable[str], tone: Tone = "warning") -> None:
+        """A box with a title that cannot be overlooked."""
+        body = Text("\n".join(lines))
+        style = STYLES[tone]
+        width = None if self.words.is_terminal else 100
+        self.words.print(Panel(body, title=Text(title, style=style), border_style=style, expand=False, width=width))
+
+    def table(
+        self,
+        columns: Sequence[Column],
+        rows: Iterable[Sequence[str]],
+        title: str = "",
+        tones: Mapping[int, Tone] | None = None,
+    ) -> None:
+        """Rows of text under named columns.
+
+        Args:
+            tones: Colour of some rows, by their index.
+        """
+        drawn = Table(
+            title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        )
+        for column in columns:
+            drawn.add_column(
+                Text(column.header),
+                justify="right" if column.number else "left",
+                no_wrap=not column.wrap,
+                overflow="fold" if column.wrap else "ellipsis",
+                min_width=None if column.flexible else cell_len(column.header),
+                ratio=None,
+            )
+        cells = [list(row) for row in rows]
+        for index, column in enumerate(columns):
+            if not column.flexible:
+                drawn.columns[index].min_width = max(
+                    [cell_len(column.header), *(cell_len(row[index]) for row in cells)]
+                )
+        for index, row in enumerate(cells):
+            tone = (tones or {}).get(index, "plain")
+            drawn.add_row(*(Text(cell) for cell in row), style=STYLES[tone])
+        self.words.print(drawn)
+
+    def pairs(self, pairs: Iterable[tuple[str, str]], title: str = "") -> None:
+        """Names and values below each other; long values continue under themselves."""
+        drawn = Table.grid(padding=(0, 2))
+        drawn.add_column(no_wrap=True, style="dim")
+        drawn.add_column(overflow="fold")
+        for name, value in pairs:
+            drawn.add_row(Text(name), Text(value))
+        if title:
+            self.words.print(Text(title, style="bold"))
+        self.words.print(drawn)
+
+    def answer(self, value: Any) -> None:
+        """One JSON document on standard output, for programs."""
+        self.answers.file.write(json.dumps(value, indent=2, ensure_ascii=False, default=_as_json) + "\n")
+
+
+class Bar:
+    """A bar on the last line of the screen, while something long runs; used as a context manager."""
+
+    def __init__(self, screen: Screen, total: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[detail]}"),
+            console=screen.words,
+            transient=True,
+            expand=True,
+        )
+        self._task = self._progress.add_task("", total=total or None, detail="")
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, text: str, detail: str = "", done: int | None = None, total: int | None = None) -> None:
+        """Move the bar to `done` of `total`, with words before and after it."""
+        self._progress.update(self._task, description=text, detail=detail)
+        if total is not None:
+            self._progress.update(self._task, total=total)
+        if done is not None:
+            self._progress.update(self._task, completed=done)
+
+
+@contextmanager
+def transfer_progress(screen: Screen) -> Iterator[Callable[[str, int, int], None]]:
+    """A callback (file name, bytes done, bytes in all) that shows a download."""
+    if not screen.is_terminal:
+        finished: set[str] = set()
+
+        def tell(name: str, done: int, total: int) -> None:
+            if total and done >= total and name not in finished:
+                finished.add(name)
+                screen.line(f"fetched {name} ({size_text(total)})")
+
+        yield tell
+        return
+    with Bar(screen, 0) as bar:
+
+        def draw(name: str, done: int, total: int) -> None:
+            bar.show(
+                name, f"{size_text(done)} of {size_text(total)}" if total else size_text(done), done, total or None
+            )
+
+        yield draw
+
+
+def size_text(count: int) -> str:
+    """A number of bytes for people: `4.2 MB`."""
+    value = float(count)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            return f"{count} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError("unreachable")
+
+
+def duration_text(seconds: float) -> str:
+    """A duration for people: `8 s`, `2:05`, `1:02:05`."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def percent(share: float | None) -> str:
+    """A fraction in [0, 1] as percent with two decimals; a dash where there is none."""
+    return "-" if share is None else f"{100 * share:.2f}"
+
+
+def _console(stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console = Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=UNLIMITED_WIDTH)
+    return console
+
+
+def _print(console: Console, text: Text) -> None:
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} is no JSON value")

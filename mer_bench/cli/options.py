@@ -1,0 +1,28 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show where an error comes from (its traceback).")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON, for programs.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root",
+        metavar="DIR",
+        help="Folder of raw and prepared data; default: $MER_BENCH_DATA, else your user data folder.",
+        show_default=False,
+    ),
+]
+LabelsId = Annotated[
+    str | None,
+    typer.Option("--labels", metavar="ID", help="Label set; default: the dataset's first.", show_default=False),
+]
+ProtocolId = Annotated[
+    str | None,
+    typer.Option("--protocol", metavar="ID", help="Protocol; default: the dataset's first.", show_default=False),
+]

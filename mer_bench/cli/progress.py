@@ -1,0 +1,102 @@
+"""What a person sees while a run goes on: a bar on a terminal, plain lines anywhere else."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from mer_bench.cli.console import Bar, Screen, duration_text, percent
+from mer_bench.config import changed_fields
+from mer_bench.metrics import METRICS
+from mer_bench.records import Epoch, Record
+from mer_bench.runner import Listener, Plan
+
+
+class ProgressListener(Listener):
+    """Shows the epochs of one run after another; used as a context manager, so that the bar always ends.
+
+    Args:
+        screen: Where it is shown.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._bar: Bar | None = None
+        self._plan: Plan | None = None
+        self._clock = 0.0
+
+    def __enter__(self) -> ProgressListener:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_bar()
+
+    def run_started(self, plan: Plan) -> None:
+        self._end_bar()
+        self._plan = plan
+        self._clock = time.monotonic()
+        self._screen.line(run_title(plan))
+        changed = {**changed_fields(plan.settings), **changed_fields(plan.training)}
+        if changed:
+            told = ", ".join(f"{name}={value}" for name, value in changed.items())
+            self._screen.line(f"settings that differ from the defaults: {told}", tone="quiet")
+        if self._screen.is_terminal:
+            self._bar = Bar(self._screen, plan.training.epochs)
+            self._bar.__enter__()
+            self._bar.show("opening the data")
+
+    def preparing(self, text: str) -> None:
+        if self._bar:
+            self._bar.show(text)
+        else:
+            self._screen.line(text)
+        self._clock = time.monotonic()
+
+    def epoch_ended(self, epoch: Epoch, best_epoch: int, best_score: float, epochs: int, patience_left: int) -> None:
+        pace = (time.monotonic() - self._clock) / epoch.epoch
+        left = duration_text(pace * (epochs - epoch.epoch))
+        metric = self._plan.metric if self._plan else "weighted_f1"
+        title = METRICS[metric].title if metric in METRICS else metric
+        now = epoch.dev.get(metric, best_score)
+        best = f"best {percent(best_score)} in epoch {best_epoch}"
+        if self._bar:
+            dataset = f"{self._plan.dataset} " if self._plan else ""
+            self._bar.show(
+                f"{dataset}epoch {epoch.epoch}/{epochs}",
+                f"dev {percent(now)}, {best}, at most {left} left",
+                done=epoch.epoch,
+                total=epochs,
+            )
+            return
+        loss = epoch.train.get("total")
+        told = "" if loss is None else f"loss {loss:.4f}, "
+        self._screen.line(
+            f"epoch {epoch.epoch}/{epochs}: {told}dev {title.lower()} {percent(now)}, {best}, "
+            f"stops after {max(0, patience_left)} more without a better one, at most {left} left"
+        )
+
+    def run_ended(self, record: Record) -> None:
+        self._end_bar()
+        if record.selection:
+            why = {"patience": "no better epoch came", "epochs": "all epochs were done", "fitted": "fitted at one go"}
+            self._screen.line(
+                f"{record.model} on {record.dataset}, seed {record.seed}: epoch {record.selection.epoch} chosen on dev "
+                f"({why[record.selection.ended]}), {duration_text(record.cost.wall_seconds)}, "
+                f"{record.cost.memory_bytes / 1e9:.2f} GB at most"
+            )
+
+    def _end_bar(self) -> None:
+        if self._bar:
+            self._bar.__exit__(None, None, None)
+            self._bar = None
+
+
+def run_title(plan: Plan) -> str:
+    """One line that says which run this is."""
+    made_up = " (synthetic)" if plan.synthetic else ""
+    return (
+        f"{plan.model_title} on {plan.features}{made_up}, labels {plan.labels}, protocol {plan.protocol}, "
+        f"{'+'.join(plan.modalities)}, seed {plan.request.seed}"
+    )

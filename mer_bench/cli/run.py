@@ -1,0 +1,343 @@
+"""`mer-bench run`: train one model on one dataset, once or with several seeds, and show honest scores."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mer_bench.cli.options import DataRoot, Debug, Json, LabelsId, ProtocolId
+
+if TYPE_CHECKING:
+    from mer_bench.cli.console import Screen
+    from mer_bench.errors import DivergedError
+    from mer_bench.records import Record, Scores
+    from mer_bench.runner import RunRequest
+
+PUBLISHED = "published"
+
+
+def run(
+    *,
+    model: Annotated[str, typer.Option(metavar="NAME", help="Which model: mer-bench list models")],
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="Which dataset: mer-bench list datasets")],
+    labels: LabelsId = None,
+    features: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Feature set; default: the dataset's first.", show_default=False),
+    ] = None,
+    protocol: ProtocolId = None,
+    modalities: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Such as text,audio; default: the feature set's.", show_default=False),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="One run with this seed; default 0.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="This many runs, with the seeds 0, 1, 2 and so on.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the model or the trainer; repeat for more."),
+    ] = None,
+    settings: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="TOML file of such fields, or 'published': the paper's own; --set wins over it."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the records.")] = Path("runs"),
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="CPU threads; default: PyTorch's choice.")
+    ] = None,
+    require_real: Annotated[
+        bool,
+        typer.Option(
+            "--require-real",
+            envvar="MER_BENCH_REQUIRE_REAL",
+            help="Fail rather than let synthetic data stand in.",
+        ),
+    ] = False,
+    data_root: DataRoot = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Train and score a model, and write a record.
+
+    The epoch is chosen on dev; test is scored once, at the end.
+
+    \b
+    Examples:
+      mer-bench run --model cmath --dataset meld
+      mer-bench run --model dialoguernn --dataset meld --modalities text,audio --seeds 5
+      mer-bench run --model cmath --dataset meld --set learning_rate=0.0005 --set batch_size=16
+
+    \b
+    Exit codes:
+      0 done, 1 the run failed, 2 the request was wrong, 130 stopped by Ctrl-C
+    """
+    from mer_bench import runner
+    from mer_bench.cli.console import Screen
+    from mer_bench.cli.fallback import bring_data
+    from mer_bench.errors import DivergedError, RequestError
+
+    if seed is not None and seeds is not None:
+        raise RequestError(f"--seed {seed} is one run and --seeds {seeds} are several; give one of the two.")
+    screen = Screen(quiet_output=as_json)
+    request = runner.RunRequest(
+        model=model,
+        dataset=dataset,
+        labels=labels,
+        features=features,
+        protocol=protocol,
+        modalities=parse_modalities(modalities),
+        seed=seed or 0,
+        out=out,
+        device=device,
+        threads=threads,
+        data_root=data_root,
+    )
+    # Names first: a mistyped model should not be answered with a fault of its settings.
+    runner.plan(request)
+    request = replace(request, settings=_settings(request, settings, assignments or []))
+    plan = _plan(request, settings, assignments or [])
+    stand_in = bring_data(plan, screen, require_real)
+    if stand_in:
+        request = stand_in.request
+        runner.plan(request)
+        stand_in.announce(screen)
+    requests = [request] if seeds is None else [replace(request, seed=number) for number in range(seeds)]
+    records, failed = _run_each(screen, requests)
+    if as_json and records:
+        screen.answer(_answer(records, several=seeds is not None))
+    elif records:
+        show_results(screen, records, several=seeds is not None)
+    for record in records:
+        warn_of_lost_classes(screen, record)
+    for record in records:
+        screen.line(f"record: {record_path(out, record)}")
+    if stand_in:
+        stand_in.remind(screen)
+    if failed:
+        numbers = ", ".join(str(number) for number, _ in failed)
+        raise DivergedError(f"{len(failed)} of {len(requests)} seeds failed ({numbers}): {failed[0][1]}")
+
+
+def _run_each(screen: Screen, requests: Sequence[RunRequest]) -> tuple[list[Record], list[tuple[int, DivergedError]]]:
+    """The records of the runs that were done, and the seeds of those that diverged, each with its error.
+
+    Raises:
+        DivergedError: Where there was but one run; among several, another seed may well converge.
+    """
+    from mer_bench import runner
+    from mer_bench.cli.progress import ProgressListener
+    from mer_bench.errors import DivergedError
+
+    records: list[Record] = []
+    failed: list[tuple[int, DivergedError]] = []
+    with ProgressListener(screen) as listener:
+        for request in requests:
+            try:
+                records.append(runner.run(request, listener))
+            except DivergedError as error:
+                if len(requests) == 1:
+                    raise
+                failed.append((request.seed, error))
+                screen.warn(f"seed {request.seed} failed: {error}")
+    return records, failed
+
+
+def parse_modalities(text: str | None) -> tuple[str, ...] | None:
+    """`text,audio` as names; whether they exist is the runner's to say.
+
+    Raises:
+        RequestError: If a name is empty or stands twice.
+    """
+    from mer_bench.errors import RequestError
+
+    if text is None:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise RequestError(f"modalities are names with commas between them, as in text,audio, but '{text}' was given.")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise RequestError(f"the modality '{twice[0]}' stands twice in --modalities {text}.")
+    return names
+
+
+def record_path(out: Path, record: Record) -> Path:
+    """Where a record lies."""
+    from mer_bench.records import record_folder
+
+    return record_folder(out, record.dataset, record.model) / f"{record.run}.json"
+
+
+def _settings(request: RunRequest, file: str | None, assignments: Sequence[str]) -> dict[str, Any]:
+    from mer_bench import registry, runner
+    from mer_bench.config import merge_settings, parse_assignment
+    from mer_bench.errors import RequestError
+
+    layers: list[Mapping[str, Any]] = []
+    if file == PUBLISHED:
+        published = registry.models().find(request.model).card.published
+        if not published:
+            raise RequestError(f"the card of {request.model} holds no settings of its paper.")
+        if request.dataset not in published and "default" not in published:
+            raise RequestError(
+                f"the card of {request.model} holds its paper's settings for {', '.join(published)}, "
+                f"not for {request.dataset}."
+            )
+        layers += [published.get("default", {}), published.get(request.dataset, {})]
+    elif file is not None:
+        layers.append(runner.read_settings_file(Path(file)))
+    layers += [dict([parse_assignment(text)]) for text in assignments]
+    return merge_settings(*layers)
+
+
+def _plan(request: RunRequest, file: str | None, assignments: Sequence[str]) -> Any:
+    """The runner's plan; a faulty setting is blamed on the very words that were given."""
+    from mer_bench import runner
+    from mer_bench.config import parse_assignment
+    from mer_bench.errors import SettingError, UnknownNameError
+
+    origins = {} if file is None else dict.fromkeys(request.settings, f"from --settings {file}")
+    origins |= {parse_assignment(text)[0]: f"from --set {text}" for text in assignments}
+    try:
+        return runner.plan(request)
+    except SettingError as error:
+        name = str(error).partition(" ")[0]
+        if name not in origins:
+            raise
+        raise SettingError(str(error).replace("from --set or --settings", origins[name])) from error
+    except UnknownNameError as error:
+        if error.given not in origins:
+            raise
+        text = str(error).replace("info MODEL", f"info {request.model}")
+        error.args = (text.replace("from --set or --settings", origins[error.given]),)
+        raise
+
+
+def show_results(screen: Screen, records: Sequence[Record], several: bool) -> None:
+    """The table of several seeds, or all the scores of one run."""
+    if several:
+        show_seeds(screen, records)
+    else:
+        show_scores(screen, records[0])
+
+
+def show_scores(screen: Screen, record: Record) -> None:
+    """The scores of one run: whole splits, then each class."""
+    from mer_bench.cli.console import Column, percent
+    from mer_bench.metrics import METRICS, value
+
+    if record.test is None:
+        return
+    test, dev = record.test, record.dev
+    rows = [
+        [metric.title, percent(_value(value, dev, name)), percent(_value(value, test, name))]
+        for name, metric in METRICS.items()
+    ]
+    screen.line()
+    screen.table(
+        [Column("in percent"), Column("dev", number=True), Column("test", number=True)],
+        rows,
+        title=f"{record.model} on {_where(record)}, seed {record.seed}, test: {test.utterances} utterances",
+    )
+    screen.table(
+        [
+            Column("class of test"),
+            Column("precision", number=True),
+            Column("recall", number=True),
+            Column("F1", number=True),
+            Column("support", number=True),
+        ],
+        [
+            [name, percent(each.precision), percent(each.recall), percent(each.f1), str(each.support)]
+            for name, each in test.classes.items()
+        ],
+        tones={row: "warning" for row, each in enumerate(test.classes.values()) if each.support and each.f1 == 0},
+    )
+
+
+def show_seeds(screen: Screen, records: Sequence[Record]) -> None:
+    """One row a seed, then mean and spread over the seeds, of the test split."""
+    from mer_bench.cli.console import Column, percent
+    from mer_bench.metrics import METRICS, value
+
+    done = [record for record in records if record.test is not None]
+    columns = [[_value(value, record.test, name) for record in done] for name in METRICS]
+    rows = [[str(record.seed), *(percent(column[row]) for column in columns)] for row, record in enumerate(done)]
+    rows.append(["mean", *(percent(mean(column)) for column in columns)])
+    rows.append(["spread", *(percent(spread(column)) for column in columns)])
+    screen.line()
+    screen.table(
+        [
+            Column("seed"),
+            *(Column(SHORT_TITLES.get(name, metric.title), number=True) for name, metric in METRICS.items()),
+        ],
+        rows,
+        title=f"{done[0].model} on {_where(done[0])}, test, in percent",
+        tones={len(done): "good", len(done) + 1: "quiet"},
+    )
+    screen.line("spread: standard deviation over the seeds", tone="quiet")
+
+
+SHORT_TITLES = {
+    "weighted_f1": "weighted F1",
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "uar": "UAR",
+    "calibration_error": "ECE",
+    "emotion_shift_accuracy": "shift",
+}
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Mean over the runs that have the score."""
+    there = [value for value in values if value is not None]
+    return statistics.fmean(there) if there else None
+
+
+def spread(values: Sequence[float | None]) -> float | None:
+    """Sample standard deviation over the runs; None for fewer than two."""
+    there = [value for value in values if value is not None]
+    return statistics.stdev(there) if len(there) > 1 else None
+
+
+def warn_of_lost_classes(screen: Screen, record: Record) -> None:
+    """Name the classes that the model never got right: the average hides them."""
+    from mer_bench.metrics import zero_f1_classes
+
+    lost = zero_f1_classes(record.test) if record.test else []
+    if lost:
+        screen.warn(
+            f"on {record.dataset}, seed {record.seed}, {record.model} got no {' and no '.join(lost)} right (F1 = 0)."
+        )
+
+
+def _where(record: Record) -> str:
+    return f"{record.features}, {record.labels.partition('/')[2]}, {'+'.join(record.modalities)}"
+
+
+def _value(value: Any, scores: Scores | None, metric: str) -> float | None:
+    if scores is None or getattr(scores, metric, 0.0) is None:
+        return None
+    return float(value(scores, metric))
+
+
+def _answer(records: Sequence[Record], several: bool) -> Any:
+    from mer_bench.metrics import METRICS, value
+
+    told = [record.model_dump(mode="json") for record in records]
+    if not several:
+        return told[0]
+    summary = {}
+    for name in METRICS:
+        column = [_value(value, record.test, name) for record in records]
+        summary[name] = {"mean": mean(column), "spread": spread(column), "each": column}
+    return {"seeds": [record.seed for record in records], "test": summary, "records": told}
