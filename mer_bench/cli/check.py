@@ -45,7 +45,7 @@ def check(
                 Column("check"),
                 Column("outcome"),
                 Column("time", number=True),
-                Column("reason", flexible=True, wrap=True),
+                Column("reason", narrow="wrap"),
             ],
             [[each.name, each.status, duration_text(each.seconds), each.reason] for each in results],
             tones={row: tones[each.status] for row, each in enumerate(results)},

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn
@@ -23,6 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 UNLIMITED_WIDTH = 1000
+GAP = 3
+NARROWEST = 8
 Tone = Literal["plain", "good", "warning", "bad", "quiet"]
 STYLES: dict[Tone, str] = {"plain": "", "good": "green", "warning": "yellow", "bad": "bold red", "quiet": "dim"}
 
@@ -34,15 +36,13 @@ class Column:
     Attributes:
         header: Its name.
         number: Right-aligned.
-        flexible: May be cut (`wrap` False, with an ellipsis) or wrapped where the screen is narrow;
-            every other column keeps its width.
-        wrap: A flexible column continues on the next line instead of being cut.
+        narrow: What happens where the screen is too narrow for the table: `keep` its width, `wrap` onto
+            further lines, or cut the text off at its `end` or its `start` (for paths).
     """
 
     header: str
     number: bool = False
-    flexible: bool = False
-    wrap: bool = False
+    narrow: Literal["keep", "wrap", "end", "start"] = "keep"
 
 
 class Screen:
@@ -94,27 +94,24 @@ class Screen:
         Args:
             tones: Colour of some rows, by their index.
         """
-        drawn = Table(
-            title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-        )
-        for column in columns:
+        cells = [list(row) for row in rows]
+        widths = column_widths(columns, cells, self.words.width)
+        # Padding only to the right, and as wide as `column_widths` reckons.
+        drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+        for column, width in zip(columns, widths, strict=True):
             drawn.add_column(
                 Text(column.header),
                 justify="right" if column.number else "left",
-                no_wrap=not column.wrap,
-                overflow="fold" if column.wrap else "ellipsis",
-                min_width=None if column.flexible else cell_len(column.header),
-                ratio=None,
+                no_wrap=column.narrow != "wrap",
+                overflow="fold",
+                width=width,
             )
-        cells = [list(row) for row in rows]
-        for index, column in enumerate(columns):
-            if not column.flexible:
-                drawn.columns[index].min_width = max(
-                    [cell_len(column.header), *(cell_len(row[index]) for row in cells)]
-                )
         for index, row in enumerate(cells):
-            tone = (tones or {}).get(index, "plain")
-            drawn.add_row(*(Text(cell) for cell in row), style=STYLES[tone])
+            style = STYLES[(tones or {}).get(index, "plain")]
+            shown = [cut(cell, width, column) for cell, width, column in zip(row, widths, columns, strict=True)]
+            drawn.add_row(*(Text(cell) for cell in shown), style=style)
+        if title:
+            _print(self.words, Text(title, style="bold"))
         self.words.print(drawn)
 
     def pairs(self, pairs: Iterable[tuple[str, str]], title: str = "") -> None:
@@ -186,6 +183,33 @@ def transfer_progress(screen: Screen) -> Iterator[Callable[[str, int, int], None
             )
 
         yield draw
+
+
+def column_widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: int) -> list[int]:
+    """Width of each column, so that the table fits the screen where its columns allow it.
+
+    Columns that keep their width get it; the others share what is left, the short ones first.
+    """
+    natural = [
+        max([cell_len(column.header), *(cell_len(row[index]) for row in rows)]) for index, column in enumerate(columns)
+    ]
+    shared = [index for index, column in enumerate(columns) if column.narrow != "keep"]
+    left = screen - GAP * (len(columns) - 1) - sum(width for index, width in enumerate(natural) if index not in shared)
+    widths = list(natural)
+    for done, index in enumerate(sorted(shared, key=lambda index: natural[index])):
+        fair = left // (len(shared) - done)
+        widths[index] = max(min(natural[index], fair), NARROWEST, cell_len(columns[index].header))
+        left -= widths[index]
+    return widths
+
+
+def cut(text: str, width: int, column: Column) -> str:
+    """The text, or as much of it as the column shows, with an ellipsis for the rest."""
+    if column.narrow in ("keep", "wrap") or cell_len(text) <= width:
+        return text
+    if column.narrow == "end":
+        return set_cell_size(text, width - 1).rstrip() + "…"
+    return "…" + text[len(text) - (width - 1) :]
 
 
 def size_text(count: int) -> str:

@@ -60,7 +60,7 @@ def import_data(
         [source, "not found", "needed by " + ", ".join(f"{name}/{each}" for each in needed)]
         for source, needed in report.missing.items()
     ]
-    screen.table([Column("file"), Column("state"), Column("from", flexible=True)], rows)
+    screen.table([Column("file"), Column("state"), Column("from", narrow="start")], rows)
     screen.line(f"kept in {report.raw}")
     for features in report.ready:
         screen.line(f"ready: {name}/{features}", tone="good")
@@ -188,7 +188,7 @@ def show_status(data_root: DataRoot = None, as_json: Json = False, debug: Debug 
                 if store.problem:
                     tones[len(rows) - 1] = "bad"
                     problems.append(store.problem)
-    columns = [Column("feature set"), Column("files"), Column("prepared", flexible=True), Column("size", number=True)]
+    columns = [Column("feature set"), Column("files"), Column("prepared", narrow="end"), Column("size", number=True)]
     screen.table(columns, rows, tones=tones)
     screen.line(f"data folder: {root}")
     for problem in problems:
@@ -277,7 +277,7 @@ def _show_store(screen: Any, store: Any) -> None:
         Column("split"),
         Column("dialogues", number=True),
         Column("utterances", number=True),
-        Column("classes", flexible=True, wrap=True),
+        Column("classes", narrow="wrap"),
     ]
     screen.table(columns, rows)
     notes = [(str(key), str(value)) for key, value in manifest.notes.items()]

@@ -16,7 +16,7 @@ from pathlib import Path
 from mer_bench import registry
 from mer_bench.cards import DatasetCard
 from mer_bench.cli.console import Screen, size_text, transfer_progress
-from mer_bench.data import download, locations
+from mer_bench.data import locations
 from mer_bench.errors import RequestError, UnreachableError
 from mer_bench.registry import Plugin
 from mer_bench.runner import Plan, RunRequest
@@ -75,6 +75,8 @@ def bring_data(plan: Plan, screen: Screen, require_real: bool) -> StandIn | None
     features = plan.key.features
     if not plugin.card.stand_in or is_on_disk(root, plan.dataset) or not _is_small_published_set(plugin, features):
         return None
+    from mer_bench.data import download
+
     count, size = _extent(plugin.card, features)
     screen.line(f"nothing of {plan.dataset} is on this machine; fetching {plan.features}: {count} files, {size}")
     try:

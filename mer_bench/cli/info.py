@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
@@ -64,10 +66,11 @@ def info(
 def describe(settings: type[Settings]) -> dict[str, dict[str, Any]]:
     """Each field's default, legal values and search space, as JSON values."""
     told: dict[str, dict[str, Any]] = {}
-    tunables = settings.tunables()
+    tunables, meant = settings.tunables(), meanings(settings)
     for name, field in settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
         told[name] = {"default": list(default) if isinstance(default, tuple) else default, "legal": legal_text(field)}
+        told[name]["meaning"] = field.description or meant.get(name, "")
         if name in tunables:
             _, tune = tunables[name]
             told[name]["space"] = {
@@ -79,6 +82,26 @@ def describe(settings: type[Settings]) -> dict[str, dict[str, Any]]:
                 "when": None if tune.when is None else dict(tune.when),
             }
     return told
+
+
+def meanings(settings: type[Settings]) -> dict[str, str]:
+    """What each field means, from the section `Attributes:` of the docstring of its class."""
+    found: dict[str, str] = {}
+    names: list[str] = []
+    inside = False
+    for line in (inspect.getdoc(settings) or "").splitlines():
+        if not line.startswith(" "):
+            # A heading at the margin opens or closes the section; a blank line does neither.
+            inside = line.rstrip() == "Attributes:" if line.strip() else inside
+            continue
+        if not inside:
+            continue
+        head = re.match(r" {4}(\w+(?:, \w+)*): (.*)", line)
+        if head:
+            names = head[1].split(", ")
+        for name in names:
+            found[name] = f"{found.get(name, '')} {head[2] if head else line.strip()}".strip()
+    return found
 
 
 def legal_text(field: Any) -> str:
@@ -147,13 +170,22 @@ def _show_model(screen: Screen, name: str, card: ModelCard, settings: type[Setti
         ]
     )
     for title, fields in (("Settings of the model", settings), ("Settings of the trainer", TrainerSettings)):
-        rows = [[each, default_text(told["default"]), str(told["legal"])] for each, told in describe(fields).items()]
+        rows = [
+            [each, default_text(told["default"]), str(told["legal"]), str(told["meaning"])]
+            for each, told in describe(fields).items()
+        ]
         screen.line()
         if rows:
-            columns = [Column("setting"), Column("default"), Column("legal", flexible=True, wrap=True)]
+            columns = [
+                Column("setting"),
+                Column("default"),
+                Column("legal", narrow="wrap"),
+                Column("meaning", narrow="wrap"),
+            ]
             screen.table(columns, rows, title=title)
         else:
             screen.line(f"{title}: none")
+    screen.line()
     screen.line(f"Change one with: mer-bench run --model {name} --dataset NAME --set KEY=VALUE", tone="quiet")
 
 
@@ -167,8 +199,8 @@ def _show_space(screen: Screen, name: str, settings: type[Settings]) -> None:
         Column("setting"),
         Column("of"),
         Column("default"),
-        Column("search space", flexible=True, wrap=True),
-        Column("only when", flexible=True, wrap=True),
+        Column("search space", narrow="wrap"),
+        Column("only when", narrow="wrap"),
     ]
     screen.table(columns, rows, title=f"Search space of {name}")
 
@@ -189,7 +221,10 @@ def _show_dataset(screen: Screen, name: str, card: DatasetCard) -> None:
                 for key, labels in card.label_sets.items()
             ],
             *[
-                (f"protocol {name}/{key}", f"{each.title}; chosen on dev {each.selection}, ranked by {each.headline}")
+                (
+                    f"protocol {name}/{key}",
+                    f"{each.title} (chosen on dev by {each.selection}, ranked by {each.headline})",
+                )
                 for key, each in card.protocols.items()
             ],
             *[("beware", trap) for trap in card.traps],
@@ -197,7 +232,7 @@ def _show_dataset(screen: Screen, name: str, card: DatasetCard) -> None:
     )
     screen.line()
     screen.table(
-        [Column("feature set"), Column("widths"), Column("what", flexible=True, wrap=True)],
+        [Column("feature set"), Column("widths", narrow="wrap"), Column("what", narrow="wrap")],
         [
             [
                 f"{name}/{key}",
@@ -213,6 +248,7 @@ def _show_dataset(screen: Screen, name: str, card: DatasetCard) -> None:
         for split, count in splits.items()
     ]
     if counts:
+        screen.line()
         columns = [
             Column("protocol"),
             Column("split"),
@@ -220,6 +256,7 @@ def _show_dataset(screen: Screen, name: str, card: DatasetCard) -> None:
             Column("utterances", number=True),
         ]
         screen.table(columns, counts)
+    screen.line()
     screen.line(
         f"What is on this machine: mer-bench data status; the files: mer-bench info {name}/FEATURES", tone="quiet"
     )
@@ -247,8 +284,8 @@ def _show_features(screen: Screen, plugin: Plugin[DatasetCard], key: str) -> Non
             [
                 Column("file"),
                 Column("size", number=True),
-                Column("licence", flexible=True),
-                Column("published in", flexible=True),
+                Column("licence", narrow="end"),
+                Column("published in", narrow="end"),
             ],
             [
                 [
@@ -260,6 +297,7 @@ def _show_features(screen: Screen, plugin: Plugin[DatasetCard], key: str) -> Non
                 for each in sources
             ],
         )
+    screen.line()
     screen.line(f"Prepare it with: mer-bench data prepare {name}/{key}", tone="quiet")
 
 

@@ -73,8 +73,9 @@ def list_models() -> Listing:
                 "distribution": plugin.distribution,
             }
         )
-    columns = [Column("model"), Column("modalities"), Column("paper"), Column("from"), Column("what", flexible=True)]
-    return Listing(columns, rows, values, shelf.broken)
+    full = [Column("model"), Column("modalities"), Column("paper"), Column("from"), Column("what", narrow="end")]
+    columns, shown = _without_own_name(full, rows)
+    return Listing(columns, shown, values, shelf.broken)
 
 
 def list_datasets() -> Listing:
@@ -97,8 +98,9 @@ def list_datasets() -> Listing:
                 "distribution": plugin.distribution,
             }
         )
-    columns = [Column("dataset"), Column("data"), Column("modalities"), Column("from"), Column("what", flexible=True)]
-    return Listing(columns, rows, values, shelf.broken)
+    full = [Column("dataset"), Column("data"), Column("modalities"), Column("from"), Column("what", narrow="end")]
+    columns, shown = _without_own_name(full, rows)
+    return Listing(columns, shown, values, shelf.broken)
 
 
 def list_features() -> Listing:
@@ -110,7 +112,7 @@ def list_features() -> Listing:
             needs = ", ".join(f"--{need}" for need in features.needs) or "-"
             rows.append([f"{name}/{key}", widths, needs, features.summary])
             values.append({"id": f"{name}/{key}", **features.model_dump(mode="json")})
-    columns = [Column("feature set"), Column("widths"), Column("needs"), Column("what", flexible=True)]
+    columns = [Column("feature set"), Column("widths", narrow="wrap"), Column("needs"), Column("what", narrow="end")]
     return Listing(columns, rows, values, registry.datasets().broken)
 
 
@@ -121,7 +123,7 @@ def list_labels() -> Listing:
         for key, labels in plugin.card.label_sets.items():
             rows.append([f"{name}/{key}", str(len(labels.classes)), ", ".join(labels.classes)])
             values.append({"id": f"{name}/{key}", **labels.model_dump(mode="json")})
-    columns = [Column("label set"), Column("count", number=True), Column("classes", flexible=True, wrap=True)]
+    columns = [Column("label set"), Column("count", number=True), Column("classes", narrow="wrap")]
     return Listing(columns, rows, values, registry.datasets().broken)
 
 
@@ -138,7 +140,7 @@ def list_protocols() -> Listing:
         Column("folds", number=True),
         Column("chosen on dev"),
         Column("ranked by"),
-        Column("what", flexible=True),
+        Column("what", narrow="end"),
     ]
     return Listing(columns, rows, values, registry.datasets().broken)
 
@@ -152,7 +154,15 @@ def list_metrics() -> Listing:
         better = "higher" if metric.higher_is_better else "lower"
         rows.append([name, better, metric.summary])
         values.append({"name": name, "title": metric.title, "summary": metric.summary, "better": better})
-    return Listing([Column("metric"), Column("better"), Column("what", flexible=True, wrap=True)], rows, values)
+    return Listing([Column("metric"), Column("better"), Column("what", narrow="wrap")], rows, values)
+
+
+def _without_own_name(columns: list[Column], rows: list[list[str]]) -> tuple[list[Column], list[list[str]]]:
+    """The table without its column `from` where every plugin comes with mer-bench itself."""
+    place = next(index for index, column in enumerate(columns) if column.header == "from")
+    if any(row[place] != "mer-bench" for row in rows):
+        return columns, rows
+    return [*columns[:place], *columns[place + 1 :]], [[*row[:place], *row[place + 1 :]] for row in rows]
 
 
 def width_text(width: int) -> str:

@@ -248,6 +248,7 @@ def show_scores(screen: Screen, record: Record) -> None:
         rows,
         title=f"{record.model} on {_where(record)}, seed {record.seed}, test: {test.utterances} utterances",
     )
+    screen.line()
     screen.table(
         [
             Column("class of test"),
