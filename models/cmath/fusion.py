@@ -110,7 +110,14 @@ class VariationalFusion(nn.Module):
     """
 
     def __init__(
-        self, modalities: Sequence[str], width: int, latent: int, dropout: float, variational: bool, noise: float = 1.0
+        self,
+        modalities: Sequence[str],
+        width: int,
+        latent: int,
+        *,
+        dropout: float = 0.0,
+        variational: bool = True,
+        noise: float = 1.0,
     ) -> None:
         super().__init__()
         self.variational = variational

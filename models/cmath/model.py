@@ -120,9 +120,9 @@ class Cmath(Model):
             self.central,
             width,
             settings.latent_dim,
-            settings.dropout,
-            settings.variational,
-            settings.latent_noise,
+            dropout=settings.dropout,
+            variational=settings.variational,
+            noise=settings.latent_noise,
         )
         self.teacher = nn.Linear(width, spec.class_count)
         self.dropout = nn.Dropout(settings.dropout)

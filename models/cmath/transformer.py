@@ -206,7 +206,8 @@ class SymmetricLayer(nn.Module):
             ]
             found = torch.stack([other_keys.found for other_keys in context_keys]).sum(dim=0)  # (M B, 1 or T, 1)
             stream = stream + self.dropout(torch.stack(messages).sum(dim=0) / found.clamp_min(1))
-        return stream + self.dropout(self.feedforward(self.feedforward_norm(stream)))
+        result: Tensor = stream + self.dropout(self.feedforward(self.feedforward_norm(stream)))
+        return result
 
 
 class SymmetricTransformer(nn.Module):
