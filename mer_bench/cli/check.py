@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from mer_bench.cli.options import Debug, Json
+from mer_bench.cli.options import DataRoot, Debug, Json
 
 
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A model or a dataset.")],
+    data_root: DataRoot = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -26,15 +28,19 @@ def check(
       0 all passed or excused, 1 a check failed, 2 there is no such plugin
     """
     from mer_bench import testing
-    from mer_bench.cli.console import Column, Screen, Tone, duration_text
+    from mer_bench.cli.console import Bar, Column, Screen, Tone, duration_text
     from mer_bench.cli.names import find_plugin
     from mer_bench.errors import RunError
 
     find_plugin(name)
     screen = Screen(quiet_output=as_json)
-    if not as_json:
-        screen.line(f"checking {name}; this takes some seconds")
-    results = testing.run_checks(name)
+    screen.line(f"checking {name}", tone="quiet")
+    results = []
+    with Bar(screen, 0) if screen.is_terminal else nullcontext() as bar:
+        for result in testing.iterate_checks(name, data_root):
+            results.append(result)
+            if bar:
+                bar.show(f"{len(results)} done", result.name)
     failed = [result for result in results if result.status == "failed"]
     if as_json:
         screen.answer({"name": name, "passed": not failed, "checks": [asdict(result) for result in results]})

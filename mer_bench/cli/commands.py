@@ -35,14 +35,15 @@ class Program(Commands):
         except KeyboardInterrupt as interrupt:
             raise _Interrupted from interrupt
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:
-        given = list(sys.argv[1:] if args is None else args)
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        words = args[0] if args else extra.pop("args", None)
+        given = list(sys.argv[1:] if words is None else words)
         for stream in (sys.stdout, sys.stderr):
             # A terminal that cannot show a letter shows a question mark; it does not end the program.
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")
         try:
-            code = super().main(args=given, prog_name=prog_name, **{**extra, "standalone_mode": False})
+            code = super().main(given, *args[1:], **{**extra, "standalone_mode": False})
         except Exception as error:
             sys.exit(_answer(error.__cause__ if isinstance(error, _Interrupted) else error, given))
         except KeyboardInterrupt as interrupt:

@@ -67,6 +67,10 @@ class Screen:
         """One line of plain text."""
         _print(self.words, Text(text, style=STYLES[tone]))
 
+    def exactly(self, text: str) -> None:
+        """One line that is never wrapped at words: a path in it can be copied whole."""
+        self.words.print(Text(text), soft_wrap=True)
+
     def warn(self, text: str) -> None:
         """A warning, on standard error."""
         _print(self.errors, Text.assemble(("warning: ", STYLES["warning"]), text))
@@ -223,7 +227,9 @@ def size_text(count: int) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """A duration for people: `8 s`, `2:05`, `1:02:05`."""
+    """A duration for people: `0.4 s`, `8 s`, `2:05`, `1:02:05`."""
+    if 0 < seconds < 0.95:
+        return f"{max(seconds, 0.1):.1f} s"
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

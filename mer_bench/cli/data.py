@@ -61,7 +61,7 @@ def import_data(
         for source, needed in report.missing.items()
     ]
     screen.table([Column("file"), Column("state"), Column("from", narrow="start")], rows)
-    screen.line(f"kept in {report.raw}")
+    screen.exactly(f"kept in {report.raw}")
     for features in report.ready:
         screen.line(f"ready: {name}/{features}", tone="good")
     if not report.ready:
@@ -148,7 +148,7 @@ def prepare_data(
         answers.append({"folder": store.folder, "manifest": store.manifest.model_dump(mode="json")})
         if not as_json:
             _show_store(screen, store)
-            screen.line(f"prepared in {duration_text(time.monotonic() - begun)}: {store.folder}")
+            screen.exactly(f"prepared in {duration_text(time.monotonic() - begun)}: {store.folder}")
     if as_json:
         screen.answer(answers)
 
@@ -190,7 +190,7 @@ def show_status(data_root: DataRoot = None, as_json: Json = False, debug: Debug 
                     problems.append(store.problem)
     columns = [Column("feature set"), Column("files"), Column("prepared", narrow="end"), Column("size", number=True)]
     screen.table(columns, rows, tones=tones)
-    screen.line(f"data folder: {root}")
+    screen.exactly(f"data folder: {root}")
     for problem in problems:
         screen.warn(problem)
 

@@ -7,9 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mer_bench.errors import MerBenchError
+from mer_bench.errors import MerBenchError, RunError
 
-INTERRUPTED = 130
+FAILED, WRONG_REQUEST, INTERRUPTED = 1, 2, 130
 
 
 def describe(error: BaseException, arguments: Sequence[str] = ()) -> tuple[str, int]:
@@ -18,23 +18,27 @@ def describe(error: BaseException, arguments: Sequence[str] = ()) -> tuple[str, 
     Args:
         arguments: The command line, so that a path is named as it was given.
     """
+    if type(error) is RunError and error.__cause__ is not None and _is_of_the_machine(error.__cause__):
+        # The runner cannot tell a plugin's fault from an exhausted machine; here the reason counts.
+        error = error.__cause__
     if isinstance(error, MerBenchError):
-        return str(error), error.exit_code
+        return " ".join(str(error).splitlines()), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "stopped by Ctrl-C; nothing half-written was left behind.", INTERRUPTED
     if is_usage_error(error):
-        return _usage_sentence(error), 2
+        return _usage_sentence(error), WRONG_REQUEST
     if is_out_of_memory(error):
-        return (
+        sentence = (
             "the memory of this machine or its device was exhausted. Try smaller batches, such as "
-            "--set batch_size=8, a smaller model, or another --device.",
-            1,
+            "--set batch_size=8, a smaller model, or another --device."
         )
-    if isinstance(error, OSError):
-        return _storage_sentence(error, arguments), 1
-    detail = str(error).strip().splitlines()
-    told = f"{type(error).__name__}: {detail[0]}" if detail else type(error).__name__
-    return f"this should not have happened: {told} To see where it comes from, add --debug and please report it.", 1
+    elif isinstance(error, OSError):
+        sentence = _storage_sentence(error, arguments)
+    else:
+        detail = str(error).strip().splitlines()
+        told = f"{type(error).__name__}: {detail[0]}" if detail else type(error).__name__
+        sentence = f"this should not have happened: {told} To see where it comes from, add --debug; please report it."
+    return sentence, FAILED
 
 
 def is_usage_error(error: BaseException) -> bool:
@@ -48,6 +52,10 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
+
+
+def _is_of_the_machine(error: BaseException) -> bool:
+    return is_out_of_memory(error) or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT))
 
 
 def _usage_sentence(error: BaseException) -> str:

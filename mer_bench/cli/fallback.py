@@ -8,8 +8,7 @@ else (an answer of the wrong kind, a mismatch, damaged or half-present data) sta
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +19,6 @@ from mer_bench.data import locations
 from mer_bench.errors import RequestError, UnreachableError
 from mer_bench.registry import Plugin
 from mer_bench.runner import Plan, RunRequest
-
-Progress = Callable[[Screen], AbstractContextManager[Callable[[str, int, int], None]]]
 
 
 @dataclass(frozen=True)
@@ -122,7 +119,7 @@ def _refuse_stand_in(plan: Plan, stand_in: str, error: UnreachableError, require
         ) from error
     card = registry.datasets().find(stand_in).card
     modalities = {name for features in card.feature_sets.values() for name in features.widths}
-    asked = [
+    asked: list[tuple[str, str | None, Collection[str]]] = [
         ("--features", request.features, card.feature_sets),
         ("--labels", request.labels, card.label_sets),
         ("--protocol", request.protocol, card.protocols),

@@ -84,7 +84,7 @@ class ProgressListener(Listener):
             self._screen.line(
                 f"{record.model} on {record.dataset}, seed {record.seed}: epoch {record.selection.epoch} chosen on dev "
                 f"({why[record.selection.ended]}), {duration_text(record.cost.wall_seconds)}, "
-                f"{record.cost.memory_bytes / 1e9:.2f} GB at most"
+                f"{record.cost.memory_bytes / 1e9:.2f} GB"
             )
 
     def _end_bar(self) -> None:
@@ -97,6 +97,6 @@ def run_title(plan: Plan) -> str:
     """One line that says which run this is."""
     made_up = " (synthetic)" if plan.synthetic else ""
     return (
-        f"{plan.model_title} on {plan.features}{made_up}, labels {plan.labels}, protocol {plan.protocol}, "
-        f"{'+'.join(plan.modalities)}, seed {plan.request.seed}"
+        f"{plan.model_title} on {plan.features}{made_up}, {' + '.join(plan.modalities)}, labels {plan.key.labels}, "
+        f"protocol {plan.key.protocol}, seed {plan.request.seed}"
     )

@@ -116,10 +116,9 @@ def run(
         screen.answer(_answer(records, several=seeds is not None))
     elif records:
         show_results(screen, records, several=seeds is not None)
+    warn_of_lost_classes(screen, records)
     for record in records:
-        warn_of_lost_classes(screen, record)
-    for record in records:
-        screen.line(f"record: {record_path(out, record)}")
+        screen.exactly(f"record: {record_path(out, record)}")
     if stand_in:
         stand_in.remind(screen)
     if failed:
@@ -172,9 +171,9 @@ def parse_modalities(text: str | None) -> tuple[str, ...] | None:
 
 def record_path(out: Path, record: Record) -> Path:
     """Where a record lies."""
-    from mer_bench.records import record_folder
+    from mer_bench.records import record_file, record_folder
 
-    return record_folder(out, record.dataset, record.model) / f"{record.run}.json"
+    return record_file(record_folder(out, record), record.run)
 
 
 def _settings(request: RunRequest, file: str | None, assignments: Sequence[str]) -> dict[str, Any]:
@@ -310,15 +309,23 @@ def spread(values: Sequence[float | None]) -> float | None:
     return statistics.stdev(there) if len(there) > 1 else None
 
 
-def warn_of_lost_classes(screen: Screen, record: Record) -> None:
+def warn_of_lost_classes(screen: Screen, records: Sequence[Record]) -> None:
     """Name the classes that the model never got right: the average hides them."""
     from mer_bench.metrics import zero_f1_classes
 
-    lost = zero_f1_classes(record.test) if record.test else []
-    if lost:
-        screen.warn(
-            f"on {record.dataset}, seed {record.seed}, {record.model} got no {' and no '.join(lost)} right (F1 = 0)."
-        )
+    seeds_of: dict[str, list[int]] = {}
+    for record in records:
+        for name in zero_f1_classes(record.test) if record.test else []:
+            seeds_of.setdefault(name, []).append(record.seed)
+    if not seeds_of:
+        return
+    told = [
+        name if len(seeds) == len(records) else f"{name} (seed {', '.join(str(seed) for seed in seeds)})"
+        for name, seeds in seeds_of.items()
+    ]
+    screen.warn(
+        f"{records[0].model} on {records[0].dataset} found not one test utterance of {', '.join(told)} (F1 = 0)."
+    )
 
 
 def _where(record: Record) -> str:
