@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mer_bench.cards import Source
-from mer_bench.errors import DataError, StorageError
+from mer_bench.errors import StorageError
 
 TEMPORARY_SUFFIX = ".partial"
 ABANDONED_AFTER_SECONDS = 24 * 3600.0
@@ -59,16 +59,6 @@ def difference_from_pin(file: Path, source: Source) -> str:
     return ""
 
 
-def check_pin(file: Path, source: Source) -> None:
-    """Check that a file is the one that its source pins.
-
-    Raises:
-        DataError: If size, SHA-256 or git blob differ; names the file, what was expected and found.
-    """
-    if difference := difference_from_pin(file, source):
-        raise DataError(f"{file} is not the published {source.name}: {difference}. Obtain the file again.")
-
-
 @contextmanager
 def storage_errors(doing: str) -> Iterator[None]:
     """Turn what the operating system refuses into one sentence.
@@ -82,7 +72,7 @@ def storage_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             raise StorageError(f"cannot {doing}: the disk is full. Free some space and try again.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StorageError(f"cannot {doing}: the folder may not be written to. Choose another one.") from error

@@ -11,7 +11,6 @@ from typing import Any
 from mer_bench import registry
 from mer_bench.cards import DatasetCard, Source
 from mer_bench.data.files import (
-    check_pin,
     copy_atomically,
     difference_from_pin,
     sha256_of,
@@ -199,10 +198,17 @@ def _choose(plugin: Plugin[DatasetCard], source: Source, candidates: list[Path])
         content = _with_published_line_ends(file, source)
         if content is not None:
             return file, content
-    file = candidates[0]
-    registry.load_dataset(plugin.name).examine(source.name, file)  # may say more precisely what is wrong
-    check_pin(file, source)
-    raise AssertionError("a file that differs from its pin passed the check of its pin")
+    raise _fault(plugin, source, candidates[0])
+
+
+def _fault(plugin: Plugin[DatasetCard], source: Source, file: Path) -> DataError:
+    """What is wrong with a file that is not the published one: line and column where the dataset can tell."""
+    try:
+        registry.load_dataset(plugin.name).examine(source.name, file)
+    except DataError as error:
+        return error
+    difference = difference_from_pin(file, source)
+    return DataError(f"{file} is not the published {source.name}: {difference}. Obtain the file again.")
 
 
 def _with_published_line_ends(file: Path, source: Source) -> bytes | None:
@@ -297,12 +303,12 @@ def prepare(key: StoreKey, root: Path, options: Mapping[str, Any] | None = None)
                 f"--features {key.features} --{need} FILE"
             )
     request = PreparationRequest(key.features, key.labels, key.protocol, key.fold, found, given)
-    content = registry.load_dataset(key.dataset).prepare(request)
-    # After reading, since the reader can name line and column of what is wrong and a checksum cannot.
-    for name, file in found.items():
-        check_pin(file, card.source(name))
     with storage_errors("read the raw files"):
         checksums = {name: sha256_of_file(file) for name, file in found.items()}
+        for name, file in found.items():
+            if difference_from_pin(file, card.source(name)):
+                raise _fault(plugin, card.source(name), file)
+    content = registry.load_dataset(key.dataset).prepare(request)
     return write_store(
         store_folder(root, key),
         content,
@@ -329,9 +335,11 @@ def open_or_prepare(key: StoreKey, root: Path, on_prepare: Callable[[str], None]
     card = plugin.card
     _check_fold(key, card)
     folder = store_folder(root, key)
-    why = ""
-    if folder.exists():
+    try:
         store = open_store(folder)
+    except MissingDataError:
+        why = ""
+    else:
         if store.manifest.key != key:
             raise DataError(f"the store {folder} is that of {store.manifest.key}, not of {key}. Delete the folder.")
         versions = (card.version, card.protocols[key.protocol].version)

@@ -129,7 +129,7 @@ class Manifest(ManifestPart):
         version: Of this package, when it was prepared.
     """
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[1] = 1
     dataset: str
     dataset_version: Annotated[int, Field(ge=1)]
     features: str
@@ -371,9 +371,9 @@ def check_content(content: StoreContent) -> None:
         )
     if splits.shape != (dialogues,) or (np.diff(splits.astype(int)) < 0).any() or splits.max() >= len(SPLITS):
         raise _broken("splits", f"should be {dialogues} indices into {SPLITS} in rising order")
-    for name, values in (("speakers", content.speakers), ("labels", content.labels)):
-        if np.asarray(values).shape != (rows,):
-            raise _broken(name, f"should have {rows} rows, but is {np.asarray(values).shape}")
+    for name, numbers in (("speakers", content.speakers), ("labels", content.labels)):
+        if np.asarray(numbers).shape != (rows,):
+            raise _broken(name, f"should have {rows} rows, but is {np.asarray(numbers).shape}")
     labels = np.asarray(content.labels)
     if labels.min() < -1 or labels.max() >= len(content.classes):
         raise _broken("labels", f"should lie in [-1, {len(content.classes) - 1}]")

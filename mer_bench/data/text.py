@@ -434,8 +434,9 @@ def _fit_topics(ngrams: sparse.csr_matrix, settings: TextSettings, arrays: dict[
 
 
 def _topics(ngrams: sparse.csr_matrix, arrays: Mapping[str, NDArray[Any]]) -> Floats:
-    raw: Floats = np.asarray(ngrams @ arrays["topic_components"].T)
-    return (raw - arrays["topic_mean"]) * arrays["topic_scale"]
+    raw = np.asarray(ngrams @ arrays["topic_components"].T)
+    topics: Floats = (raw - arrays["topic_mean"]) * arrays["topic_scale"]
+    return topics
 
 
 def _score_input(ngrams: sparse.csr_matrix, styles: Floats, settings: TextSettings) -> sparse.csr_matrix:
@@ -458,7 +459,12 @@ def _fit_scores(
     labelled = np.flatnonzero(labels >= 0)
     weight, bias = _regression(given[labelled], labels[labelled], class_count, settings)
     mean, deviation = _mean_and_deviation(held_out)
-    arrays = {"score_weight": weight, "score_bias": bias, "score_mean": mean, "score_deviation": deviation}
+    arrays: dict[str, NDArray[Any]] = {
+        "score_weight": weight,
+        "score_bias": bias,
+        "score_mean": mean,
+        "score_deviation": deviation,
+    }
     return arrays, _standardised(held_out, arrays, "score")
 
 
@@ -488,8 +494,9 @@ def _regression(
 
 def _scores(given: sparse.csr_matrix, weight: NDArray[np.float32], bias: Floats) -> Floats:
     """Centred log-probabilities: (rows, classes). They are the centred logits, the normaliser being shared."""
-    logits: Floats = np.asarray(given @ weight.T) + bias
-    return logits - logits.mean(axis=1, keepdims=True)
+    logits = np.asarray(given @ weight.T) + bias
+    centred: Floats = logits - logits.mean(axis=1, keepdims=True)
+    return centred
 
 
 def dialogue_folds(dialogues: NDArray[np.integer[Any]], folds: int, seed: int) -> NDArray[np.int64]:
