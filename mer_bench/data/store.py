@@ -16,9 +16,11 @@ same checksums, on any machine.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import time
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -313,6 +315,11 @@ def write_store(
             _publish(unfinished, folder, manifest)
         finally:
             remove(unfinished)
+    for _ in range(20):
+        try:
+            return open_store(folder)
+        except MissingDataError:  # for a moment, while a rival replaces it by other content
+            time.sleep(0.05)
     return open_store(folder)
 
 
@@ -512,8 +519,8 @@ def _publish(unfinished: Path, folder: Path, manifest: Manifest) -> None:
     for _ in range(10):
         try:
             unfinished.rename(folder)
-        except OSError:
-            if not folder.exists():
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         else:
             flush_to_disk(folder.parent)
@@ -542,9 +549,15 @@ def _holds(folder: Path, manifest: Manifest) -> bool:
 def _read_manifest(folder: Path) -> tuple[Manifest, bytes]:
     file = folder / MANIFEST
     try:
-        content = file.read_bytes()
+        try:
+            content = file.read_bytes()
+        except FileNotFoundError:
+            if not any(folder.glob("*.npy")):
+                raise
+            time.sleep(0.05)  # what is there may have been renamed to this place just now
+            content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        if folder.is_dir() and any(folder.glob("*.npy")):
+        if any(folder.glob("*.npy")):
             raise DataError(f"{file} is not there, so the store is incomplete. Delete the folder {folder}.") from None
         raise MissingDataError(
             f"there is no prepared store in {folder}. Make it with: mer-bench data prepare"
