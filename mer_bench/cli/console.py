@@ -213,7 +213,9 @@ def cut(text: str, width: int, column: Column) -> str:
         return text
     if column.narrow == "end":
         return set_cell_size(text, width - 1).rstrip() + "…"
-    return "…" + text[len(text) - (width - 1) :]
+    while cell_len(text) > width - 1:
+        text = text[1:]
+    return "…" + text
 
 
 def size_text(count: int) -> str:

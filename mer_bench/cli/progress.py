@@ -73,7 +73,7 @@ class ProgressListener(Listener):
         loss = epoch.train.get("total")
         told = "" if loss is None else f"loss {loss:.4f}, "
         self._screen.line(
-            f"epoch {epoch.epoch}/{epochs}: {told}dev {title.lower()} {percent(now)}, {best}, "
+            f"epoch {epoch.epoch}/{epochs}: {told}dev {_within_a_line(title)} {percent(now)}, {best}, "
             f"stops after {max(0, patience_left)} more without a better one, at most {left} left"
         )
 
@@ -91,6 +91,11 @@ class ProgressListener(Listener):
         if self._bar:
             self._bar.__exit__(None, None, None)
             self._bar = None
+
+
+def _within_a_line(title: str) -> str:
+    """`Weighted F1` as `weighted F1`; `UAR` as it is."""
+    return title if title.isupper() else title[:1].lower() + title[1:]
 
 
 def run_title(plan: Plan) -> str:

@@ -1,0 +1,86 @@
+"""The progress of a run: plain lines in a pipe, a bar on a terminal."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from mer_bench import runner
+from mer_bench.cli import progress
+from mer_bench.cli.console import Screen
+from mer_bench.cli.progress import ProgressListener
+from mer_bench.records import Epoch
+from mer_bench.runner import Plan, RunRequest
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return runner.plan(RunRequest("majority", "meld-synthetic", seed=3, settings={"epochs": 40}))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def epoch(number: int, score: float) -> Epoch:
+    return Epoch(epoch=number, learning_rate=1e-3, train={"total": 1.25}, dev={"weighted_f1": score, "loss": 1.0})
+
+
+def test_plain_lines_name_dataset_scores_and_time_left(
+    plan: Plan, clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ProgressListener(Screen()) as listener:
+        listener.run_started(plan)
+        clock[0] += 50  # preparing is no part of an epoch's pace
+        listener.preparing("Preparing meld-synthetic/default (emotion, official).")
+        clock[0] += 3
+        listener.epoch_ended(epoch(1, 0.5), 1, 0.5, 40, 10)
+        clock[0] += 3
+        listener.epoch_ended(epoch(2, 0.4), 1, 0.5, 40, 9)
+    assert capsys.readouterr().out.splitlines() == [
+        "Majority class on meld-synthetic/default (synthetic), text + audio + visual, labels emotion, "
+        "protocol official, seed 3",
+        "settings that differ from the defaults: epochs=40",
+        "Preparing meld-synthetic/default (emotion, official).",
+        "epoch 1/40: loss 1.2500, dev weighted F1 50.00, best 50.00 in epoch 1, stops after 10 more without a better "
+        "one, at most 1:57 left",
+        "epoch 2/40: loss 1.2500, dev weighted F1 40.00, best 50.00 in epoch 1, stops after 9 more without a better "
+        "one, at most 1:54 left",
+    ]
+
+
+def test_a_second_run_is_timed_by_itself(plan: Plan, clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressListener(Screen()) as listener:
+        for seed in (0, 1):
+            listener.run_started(replace(plan, request=replace(plan.request, seed=seed)))
+            clock[0] += 1
+            listener.epoch_ended(epoch(1, 0.5), 1, 0.5, 40, 10)
+            clock[0] += 500
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert lines[0] == lines[1]
+
+
+def test_a_terminal_gets_a_bar_that_always_ends(plan: Plan, clock: list[float]) -> None:
+    drawn = io.StringIO()
+    screen = Screen()
+    screen.words = Console(file=drawn, width=80, force_terminal=True, color_system=None)
+
+    def run() -> None:
+        with ProgressListener(screen) as listener:
+            listener.run_started(plan)
+            listener.preparing("Preparing.")
+            listener.epoch_ended(epoch(1, 0.5), 1, 0.5, 40, 10)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    text = drawn.getvalue()
+    assert "meld-synthetic epoch 1/40" in text
+    assert "dev 50.00, best 50.00 in epoch 1" in text
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is shown again
