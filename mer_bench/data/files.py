@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mer_bench.cards import Source
-from mer_bench.errors import StorageError
+from mer_bench.errors import DataError, StorageError
 
 TEMPORARY_SUFFIX = ".partial"
 ABANDONED_AFTER_SECONDS = 24 * 3600.0
@@ -57,6 +57,16 @@ def difference_from_pin(file: Path, source: Source) -> str:
     if source.git_blob and (found := git_blob_of_file(file)) != source.git_blob:
         return f"its git blob id is {found} and that of the published file {source.git_blob}"
     return ""
+
+
+def check_pin(file: Path, source: Source) -> None:
+    """Check that a file is the one that its source pins.
+
+    Raises:
+        DataError: If size, SHA-256 or git blob differ; names the file, what was expected and found.
+    """
+    if difference := difference_from_pin(file, source):
+        raise DataError(f"{file} is not the published {source.name}: {difference}. Obtain the file again.")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from mer_bench import registry
 from mer_bench.cards import DatasetCard, Source
 from mer_bench.data.files import (
+    check_pin,
     copy_atomically,
     difference_from_pin,
     sha256_of,
@@ -205,10 +206,10 @@ def _fault(plugin: Plugin[DatasetCard], source: Source, file: Path) -> DataError
     """What is wrong with a file that is not the published one: line and column where the dataset can tell."""
     try:
         registry.load_dataset(plugin.name).examine(source.name, file)
+        check_pin(file, source)
     except DataError as error:
         return error
-    difference = difference_from_pin(file, source)
-    return DataError(f"{file} is not the published {source.name}: {difference}. Obtain the file again.")
+    return DataError(f"{file} changed while it was read; try again.")
 
 
 def _with_published_line_ends(file: Path, source: Source) -> bytes | None:

@@ -79,7 +79,7 @@ def test_what_is_written_is_read(content: StoreContent) -> None:
             assert split.speakers.tolist() == content.speakers[rows].tolist()
             assert split.lengths.tolist() == lengths[content.splits == index].tolist()
             utterances, dialogues = store.identifiers(split_name)
-            assert utterances == [content.utterance_ids[row] for row in rows]
+            assert utterances == [content.utterance_ids[row] for row in rows.tolist()]
             owner = np.repeat(np.arange(len(lengths)), lengths)
             assert dialogues == [content.dialogue_ids[owner[row]] for row in rows]
             counts = store.manifest.counts[split_name]
@@ -108,7 +108,7 @@ def test_the_same_content_has_the_same_checksums_anywhere(tmp_path: Path, conten
         content,
         features={name: np.asfortranarray(values.astype(">f4")) for name, values in content.features.items()},
         labels=content.labels.astype(np.int64),
-        settings=dict(reversed(content.settings.items())),
+        settings=dict(reversed(list(content.settings.items()))),
     )
     second = write_store(tmp_path / "some/where/two", big_endian, KEY, SOURCES)
     assert first.manifest == second.manifest
