@@ -19,5 +19,5 @@ class LogisticConfig(Settings):
 
     inverse_regularisation: Annotated[float, Field(gt=0, le=1000), Tune(low=1e-4, high=10, log=True)] = 0.1
     class_balance: Annotated[Literal["none", "balanced"], Tune()] = "none"
-    max_iterations: Annotated[int, Field(ge=1, le=100_000)] = 1000
+    max_iterations: Annotated[int, Field(ge=100, le=100_000)] = 1000
     tolerance: Annotated[float, Field(gt=0, le=0.1)] = 1e-4

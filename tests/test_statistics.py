@@ -1,0 +1,220 @@
+"""Intervals and tests: hand cases, and how often they are wrong in simulated experiments."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mer_bench.errors import RecordError
+from mer_bench.metrics import count_dialogues, score
+from mer_bench.predictions import DialogueCounts, Predictions
+from mer_bench.statistics import _resampled, _tables, adjust_holm, compare, mean_interval
+
+CLASSES = ("a", "b", "c")
+
+
+def counts(confusion: NDArray[Any], names: list[str] | None = None) -> DialogueCounts:
+    rows = len(confusion)
+    names = names or [f"d{number}" for number in range(rows)]
+    return DialogueCounts(CLASSES[: confusion.shape[1]], names, confusion, np.zeros((rows, 2), int), None)
+
+
+class Experiment:
+    """Made-up models on made-up dialogues; all have the same expected F1 unless one is better.
+
+    A model is right with a chance that depends on the dialogue and the utterance (the same for all
+    its seeds) and on the seed.
+    """
+
+    def __init__(self, seed: int, dialogues: int, turns: int = 8) -> None:
+        self.generator = np.random.default_rng(seed)
+        self.true = self.generator.choice(3, (dialogues, turns), p=[0.5, 0.3, 0.2])
+
+    def model(self, seeds: int, by_dialogue: float, by_seed: float, better: float = 0.0) -> list[DialogueCounts]:
+        shape, draw = self.true.shape, self.generator
+        ability = 0.4 + better + draw.normal(0, by_dialogue, (shape[0], 1)) + draw.normal(0, by_dialogue, shape)
+        runs = []
+        for _ in range(seeds):
+            chance = 1 / (1 + np.exp(-(ability + draw.normal(0, by_seed))))
+            other = (self.true + draw.integers(1, 3, shape)) % 3
+            predicted = np.where(draw.random(shape) < chance, self.true, other)
+            cells = (np.arange(shape[0])[:, None] * 3 + self.true) * 3 + predicted
+            runs.append(counts(np.bincount(cells.ravel(), minlength=shape[0] * 9).reshape(-1, 3, 3)))
+        return runs
+
+
+class TestCompare:
+    def test_the_same_runs_do_not_differ(self) -> None:
+        runs = Experiment(0, 30).model(3, 0.5, 0.0)
+        found = compare(runs, runs, resamples=500)
+        assert found.difference == 0
+        assert found.low <= 0 <= found.high
+        assert found.p_value > 0.5
+        single = compare(runs[:1], runs[:1], resamples=500)
+        assert (single.low, single.high, single.p_value) == (0, 0, 1)
+
+    def test_right_against_wrong(self) -> None:
+        labels = np.tile(np.array([2, 1]), (20, 1))
+        right = counts(np.stack([np.diag(row) for row in labels]))
+        wrong = counts(np.stack([np.fliplr(np.diag(row)) for row in labels]))
+        found = compare([right], [wrong], resamples=999)
+        assert (found.difference, found.low, found.high) == (1, 1, 1)
+        assert found.p_value == pytest.approx(2 / 1000)  # as small as so many resamples can show
+        assert (found.seeds, found.dialogues) == ((1, 1), 20)
+
+    def test_the_difference_is_that_of_the_mean_scores(self) -> None:
+        generator = np.random.default_rng(0)
+
+        def made() -> Predictions:
+            return Predictions(
+                CLASSES,
+                [f"u{row}" for row in range(200)],
+                [f"d{row // 10}" for row in range(200)],
+                np.arange(200) % 10,
+                np.zeros(200, int),
+                np.arange(200) % 3,
+                generator.integers(0, 3, 200),
+                None,
+            )
+
+        first, second = [made() for _ in range(3)], [made() for _ in range(2)]
+        found = compare([count_dialogues(run) for run in first], [count_dialogues(run) for run in second], resamples=50)
+        means = [np.mean([score(run).weighted_f1 for run in runs]) for runs in (first, second)]
+        assert found.difference == pytest.approx(means[0] - means[1], abs=1e-12)
+        alone = mean_interval([count_dialogues(run) for run in first], resamples=50)
+        assert alone.mean == pytest.approx(means[0], abs=1e-12)
+
+    def test_the_second_against_the_first_is_the_opposite(self) -> None:
+        experiment = Experiment(1, 40)
+        first, second = experiment.model(1, 0.5, 0, better=0.6), experiment.model(1, 0.5, 0)
+        forward, back = compare(first, second), compare(second, first)
+        assert forward.difference == -back.difference
+        assert (forward.low, forward.high) == pytest.approx((-back.high, -back.low))
+        assert forward.p_value == back.p_value < 0.05
+
+    def test_the_same_input_gives_the_same_numbers_and_another_seed_does_not(self) -> None:
+        experiment = Experiment(2, 40)
+        first, second = experiment.model(3, 0.5, 0.1), experiment.model(3, 0.5, 0.1)
+        assert compare(first, second, resamples=3000) == compare(first, second, resamples=3000)
+        assert compare(first, second, resamples=3000) != compare(first, second, resamples=3000, seed=1)
+
+    def test_a_resample_is_the_score_of_the_drawn_dialogues(self) -> None:
+        tables = _tables(Experiment(3, 12).model(2, 0.5, 0.0))
+        found = _resampled([tables], 3, np.random.default_rng(7))[0]
+        picks = np.random.default_rng(7).integers(0, 12, (3, 12))
+        for row in range(3):
+            for seed in range(2):
+                right, predicted, labelled = tables[seed][picks[row]].sum(axis=0).T.astype(float)
+                wanted = np.sum(2 * right / (predicted + labelled) * labelled) / labelled.sum()
+                assert found[row, seed] == pytest.approx(wanted, abs=1e-12)
+
+    def test_dialogues_are_matched_by_id_and_those_without_labels_left_out(self) -> None:
+        experiment = Experiment(4, 30)
+        first, second = experiment.model(1, 0.5, 0)[0], experiment.model(1, 0.5, 0)[0]
+        order = np.random.default_rng(0).permutation(30)
+        turned = counts(second.confusion[order], [second.dialogues[row] for row in order])
+        assert compare([first], [turned], resamples=200) == compare([first], [second], resamples=200)
+        empty = np.zeros((1, 3, 3), int)
+        more = [counts(np.concatenate([run.confusion, empty]), [*run.dialogues, "empty"]) for run in (first, second)]
+        assert compare(more[:1], more[1:], resamples=200) == compare([first], [second], resamples=200)
+
+    def test_what_cannot_be_compared(self) -> None:
+        experiment = Experiment(5, 20)
+        run = experiment.model(1, 0.5, 0)[0]
+        cases = [
+            ([run], [], "at least one run of each"),
+            ([], [], "no run to speak of"),
+            ([run], [counts(run.confusion, [f"x{n}" for n in range(20)])], "dialogue 'd0' is not in every run"),
+            ([run], [counts(run.confusion.transpose(0, 2, 1).copy())], "do not have the same labels"),
+            ([run], [counts(np.zeros((20, 2, 2), int))], "different label sets"),
+            (
+                [counts(run.confusion[:9])],
+                [counts(run.confusion[:9])],
+                "at least 10 dialogues with labels, but there are 9",
+            ),
+        ]
+        for first, second, message in cases:
+            with pytest.raises(RecordError, match=message):
+                compare(first, second, resamples=10)
+
+    @pytest.mark.parametrize(
+        ("seeds", "by_dialogue", "by_seed"),
+        [(1, 0.5, 0.0), (5, 0.5, 0.1), (5, 0.3, 0.3), (5, 0.0, 0.0), (3, 0.3, 0.2)],
+        ids=["one seed", "dialogues decide", "seeds decide", "utterances decide", "three seeds"],
+    )
+    def test_a_false_alarm_is_as_rare_as_it_says(self, seeds: int, by_dialogue: float, by_seed: float) -> None:
+        trials, alarms, missed = 300, 0, 0
+        for trial in range(trials):
+            experiment = Experiment(1000 + trial, 60)
+            first, second = (experiment.model(seeds, by_dialogue, by_seed) for _ in range(2))
+            found = compare(first, second, resamples=300, seed=trial)
+            alarms += found.p_value <= 0.05
+            missed += not found.low <= 0 <= found.high
+        # 5 % of them and three standard deviations
+        most = trials * 0.05 + 3 * math.sqrt(trials * 0.05 * 0.95)
+        assert alarms <= most
+        assert missed <= most
+
+    def test_a_real_difference_is_found(self) -> None:
+        found = 0
+        for trial in range(40):
+            experiment = Experiment(trial, 60)
+            first, second = experiment.model(5, 0.3, 0.05, better=0.5), experiment.model(5, 0.3, 0.05)
+            found += compare(first, second, resamples=300).p_value <= 0.05
+        assert found >= 36
+
+
+class TestMeanInterval:
+    def test_it_covers_the_truth_as_often_as_it_says(self) -> None:
+        truth = np.mean([mean_interval(Experiment(9, 4000).model(1, 0.4, 0), resamples=2).mean for _ in range(3)])
+        inside = sum(
+            interval.low <= truth <= interval.high
+            for interval in (
+                mean_interval(Experiment(5000 + trial, 60).model(4, 0.4, 0.1), resamples=300) for trial in range(300)
+            )
+        )
+        assert inside >= 300 * 0.95 - 3 * math.sqrt(300 * 0.95 * 0.05)
+
+    def test_more_dialogues_give_a_narrower_interval(self) -> None:
+        few, many = (mean_interval(Experiment(0, size).model(2, 0.4, 0)) for size in (30, 480))
+        assert few.high - few.low == pytest.approx(4 * (many.high - many.low), rel=0.5)
+        assert (many.seeds, many.dialogues, many.level) == (2, 480, 0.95)
+
+    def test_it_stays_among_shares(self) -> None:
+        runs = [counts(np.stack([np.diag([3, 1])] * 12))]
+        found = mean_interval(runs, resamples=100)
+        assert (found.mean, found.low, found.high) == (1, 1, 1)
+
+
+class TestHolm:
+    def test_by_hand(self) -> None:
+        # sorted: 0.01 x 4, 0.02 x 3, 0.03 x 2, 0.04 x 1 -> 0.04, 0.06, 0.06, 0.06 (never falling)
+        assert adjust_holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+        assert adjust_holm([0.01, 0.04]) == pytest.approx([0.02, 0.04])
+        assert adjust_holm([0.6, 0.7]) == [1, 1]
+        assert adjust_holm([0.3]) == [0.3]
+        assert adjust_holm([]) == []
+
+    def test_no_p_value(self) -> None:
+        for wrong in ([0.5, 1.5], [float("nan")], [-0.1]):
+            with pytest.raises(RecordError, match=r"p-values should lie in \[0, 1\]"):
+                adjust_holm(wrong)
+
+    def test_one_false_alarm_among_many_is_as_rare_as_it_says(self) -> None:
+        draws = np.random.default_rng(0).random((2000, 10))
+        alarms = sum(min(adjust_holm(row)) <= 0.05 for row in draws.tolist())
+        assert 0.03 * 2000 < alarms < 0.065 * 2000
+
+
+def test_ten_thousand_resamples_of_melds_test_split_are_fast() -> None:
+    import time
+
+    experiment = Experiment(0, 280)
+    first, second = experiment.model(5, 0.5, 0.1), experiment.model(5, 0.5, 0.1)
+    start = time.process_time()
+    compare(first, second)
+    assert time.process_time() - start < 5
