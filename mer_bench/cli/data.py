@@ -207,7 +207,7 @@ def verify_data(name: Dataset, data_root: DataRoot = None, as_json: Json = False
     """
     from mer_bench import registry
     from mer_bench.cli.console import Column, Screen
-    from mer_bench.data.files import check_pin
+    from mer_bench.data.files import difference_from_pin
     from mer_bench.data.locations import data_root as data_root_of
     from mer_bench.data.locations import raw_folder
     from mer_bench.data.preparation import status
@@ -221,11 +221,8 @@ def verify_data(name: Dataset, data_root: DataRoot = None, as_json: Json = False
         file = raw_folder(root, name) / source.name
         if not file.is_file():
             continue
-        problem = ""
-        try:
-            check_pin(file, source)
-        except DataError as error:
-            problem = str(error)
+        difference = difference_from_pin(file, source)
+        problem = f"{file} is not the published file: {difference}. Delete it and bring it again." if difference else ""
         pinned = bool(source.sha256 or source.git_blob)
         rows.append(
             {

@@ -60,7 +60,7 @@ def test_columns_that_keep_their_width_get_it_and_the_others_share_the_rest(
 @given(CELLS, st.integers(8, 40))
 def test_what_is_cut_fits_and_keeps_its_better_end(text: str, width: int) -> None:
     for narrow in ("end", "start"):
-        shown = cut(text, width, Column("x", narrow=narrow))  # type: ignore[arg-type]
+        shown = cut(text, width, Column("x", narrow=narrow))
         assert cell_len(shown) <= width
         assert shown == text or (shown.endswith("…") if narrow == "end" else text.endswith(shown.removeprefix("…")))
 

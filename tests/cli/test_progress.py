@@ -9,7 +9,6 @@ import pytest
 from rich.console import Console
 
 from mer_bench import runner
-from mer_bench.cli import progress
 from mer_bench.cli.console import Screen
 from mer_bench.cli.progress import ProgressListener
 from mer_bench.records import Epoch
@@ -24,7 +23,7 @@ def plan() -> Plan:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("mer_bench.cli.progress.time.monotonic", lambda: now[0])
     return now
 
 
