@@ -51,15 +51,20 @@ def test_what_the_csv_module_writes_is_read_back(
     assert table.columns == tuple(HEADER)
 
 
+# Two cuts can't be told from a whole file, which is what checksums are for: behind the first half of a doubled
+# quote, and before the last value, which may be blank.
+unquoted = cell.map(lambda text: text.replace('"', "").replace(",", ""))
+
+
 @shared_folder
-@given(rows=st.lists(st.tuples(cell, cell, cell), min_size=1, max_size=5), data=st.data())
+@given(rows=st.lists(st.tuples(unquoted, unquoted, unquoted), min_size=1, max_size=5), data=st.data())
 def test_a_file_cut_off_is_refused_or_lacks_rows_at_the_end(
     tmp_path: Path, rows: list[tuple[str, str, str]], data: st.DataObject
 ) -> None:
     text = io.StringIO(newline="")
     csv.writer(text, quoting=csv.QUOTE_ALL).writerows([HEADER, *rows])
     content = text.getvalue().encode()
-    cut = data.draw(st.integers(0, len(content) - 1))
+    cut = data.draw(st.integers(0, len(content) - 1).filter(lambda end: content[:end][-1:] != b","))
     try:
         table = read_table(written(tmp_path, content[:cut]), HEADER)
     except DataError:
