@@ -219,6 +219,17 @@ def test_the_target_of_the_reconstruction_is_not_dropped() -> None:
     torch.testing.assert_close(model(batch).losses["reconstruction"].value, expected)
 
 
+def test_input_values_are_dropped_in_training_alone() -> None:
+    values = {"dropout": 0.0, "latent_noise": 0.0}
+    batch = whole(split())
+    for share, same in ((0.0, True), (0.5, False)):
+        model = build({**values, "feature_dropout": share})
+        assert torch.equal(model(batch).logits, model(batch).logits)
+        expected = model(batch).logits
+        model.train()
+        assert torch.allclose(model(batch).logits, expected) == same
+
+
 # CMA-Transformer --------------------------------------------------------------------------------
 
 
@@ -267,13 +278,13 @@ def stack_settings(**values: Any) -> StackSettings:
 
 def test_a_layer_by_its_formula() -> None:
     torch.manual_seed(0)
-    layer = CmaLayer(stack_settings(), "text", ["audio", "visual"]).double()
-    stream, audio, visual = torch.randn(3, 2, 4, 8, dtype=torch.float64)
-    context = {"audio": audio, "visual": visual}
+    layer = CmaLayer(stack_settings(), "audio", ["text", "visual"]).double()
+    stream, text, visual = torch.randn(3, 2, 4, 8, dtype=torch.float64)
+    context = {"text": text, "visual": visual}
     keys = {name: key_set(torch.rand(2, 4) > 0.3) for name in WIDTHS}
     got, gate = layer(stream, context, keys, None)
     normed = layer.self_norm(stream)
-    expected = stream + layer.self_attention(normed, normed, keys["text"])
+    expected = stream + layer.self_attention(normed, normed, keys["audio"])
     normed = layer.cross_norm(expected)
     messages = {
         name: layer.cross_attentions[name](normed, layer.context_norms[name](value), keys[name])
@@ -281,13 +292,13 @@ def test_a_layer_by_its_formula() -> None:
     }
     scores = torch.stack(
         [
-            layer.gate.scores["audio"](torch.cat([normed, messages["audio"]], -1)),
+            layer.gate.scores["text"](torch.cat([normed, messages["text"]], -1)),
             layer.gate.scores["visual"](torch.cat([normed, messages["visual"]], -1)),
             torch.zeros_like(stream),
         ]
     )
     share = scores.exp() / scores.exp().sum(0)
-    expected = expected + share[0] * messages["audio"] + share[1] * messages["visual"]
+    expected = expected + share[0] * messages["text"] + share[1] * messages["visual"]
     expected = expected + layer.feedforward(layer.feedforward_norm(expected))
     torch.testing.assert_close(got, expected)
     torch.testing.assert_close(gate, share)
@@ -738,6 +749,30 @@ def test_terms_students_and_diagnostics_have_their_names_and_weights() -> None:
     for central in WIDTHS:
         shares = [output.diagnostics[name].item() for name in gates if name.startswith(f"gate_{central}_")]
         assert sum(shares) == pytest.approx(1.0)
+
+
+def test_diagnostics_belong_to_what_they_are_named_after() -> None:
+    model = build()
+    batch = whole(split())
+    bare = replace(batch, present={**batch.present, "audio": torch.zeros_like(batch.mask)})
+    found = model(bare).diagnostics
+    assert found["gate_text_audio"] == 0
+    assert found["gate_visual_audio"] == 0
+    assert found["gate_text_visual"] > 0
+    assert found["gate_text_none"] > 0
+    with torch.no_grad():
+        for layer in model.transformer.stacks["visual"]:  # type: ignore[union-attr,operator,index]
+            layer.gate.none.fill_(1e6)
+        for name, log_variance in (("text", -1.0), ("visual", 0.5)):
+            expert = model.fusion.experts[name]
+            assert isinstance(expert, nn.Linear)
+            expert.weight.zero_()
+            expert.bias.fill_(log_variance)
+    found = model(batch).diagnostics
+    assert found["gate_visual_none"] == 1
+    assert found["gate_text_none"] < 1
+    assert found["precision_text"].item() == pytest.approx(math.exp(1.0))
+    assert found["precision_visual"].item() == pytest.approx(math.exp(-0.5))
 
 
 def test_ablations_remove_what_they_say() -> None:

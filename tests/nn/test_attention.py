@@ -50,6 +50,7 @@ def test_agrees_with_pytorchs_own_module(window: int) -> None:
 
 def test_an_empty_key_set_gives_zero_and_a_gradient_without_nan() -> None:
     ours = attention()
+    assert bool(key_set(torch.zeros(1, 3, dtype=torch.bool), window=1).allowed.any(-1).all())
     queries = torch.randn(2, 4, WIDTH, dtype=torch.float64, requires_grad=True)
     source = torch.randn(2, 4, WIDTH, dtype=torch.float64, requires_grad=True)
     present = torch.tensor([[True, True, False, False], [False] * 4])
