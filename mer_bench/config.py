@@ -180,9 +180,23 @@ def validated(settings: type[SettingsType], values: Mapping[str, Any], origin: s
         raise SettingError(f"{name} must {rule}, but is {_shown(given)}{tail}.") from None
 
 
-def legal_values(field: FieldInfo) -> str:
-    """A field's legal values as a phrase that follows "must": `lie in [64, 512]`, `be true or false`."""
-    annotation = field.annotation
+@dataclass(frozen=True)
+class Limits:
+    """Legal interval of a number; an open end is not itself legal."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_open: bool = True
+    high_open: bool = True
+
+    def hold(self, value: float) -> bool:
+        """True where the value is legal."""
+        above = value > self.low if self.low_open else value >= self.low
+        return above and (value < self.high if self.high_open else value <= self.high)
+
+
+def limits(field: FieldInfo) -> Limits:
+    """The legal interval of a numeric field, infinite where it has no limits."""
     low, low_open, high, high_open = -math.inf, True, math.inf, True
     for item in field.metadata:
         if (bound := getattr(item, "ge", None)) is not None:
@@ -193,6 +207,14 @@ def legal_values(field: FieldInfo) -> str:
             high, high_open = bound, False
         if (bound := getattr(item, "lt", None)) is not None:
             high, high_open = bound, True
+    return Limits(low, high, low_open, high_open)
+
+
+def legal_values(field: FieldInfo) -> str:
+    """A field's legal values as a phrase that follows "must": `lie in [64, 512]`, `be true or false`."""
+    annotation = field.annotation
+    legal = limits(field)
+    low, low_open, high, high_open = legal.low, legal.low_open, legal.high, legal.high_open
     if annotation is bool:
         return "be true or false"
     kind = "a whole number" if annotation is int else "a number" if annotation is float else ""
