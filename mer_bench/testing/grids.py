@@ -1,0 +1,120 @@
+"""Checks of a settings class: its limits, its choices, and the grid that a study searches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from mer_bench.config import Settings, Tune, limits, validated
+from mer_bench.errors import MerBenchError
+
+LARGEST_TRIAL = 512
+"""A whole number above this is not tried by building a model: too slow for a check."""
+
+
+def grid_faults(kind: type[Settings]) -> list[str]:
+    """What is wrong with the search grids of a settings class, one sentence each.
+
+    Every default must lie on its own grid, so that a study can start from it.
+    """
+    faults = []
+    for name, (field, tune) in kind.tunables().items():
+        fault = _grid_fault(field, tune) or _condition_fault(kind, name, tune) or _choice_fault(kind, name, tune)
+        if fault:
+            faults.append(f"the search grid of {name} {fault}.")
+    return faults
+
+
+def _grid_fault(field: FieldInfo, tune: Tune) -> str | None:
+    default = field.default
+    numeric = (tune.low, tune.high, tune.step) != (None, None, None) or tune.log
+    if tune.choices is not None and numeric:
+        return "has choices as well as numbers; a setting has one or the other"
+    if tune.choices is not None:
+        return None if default in tune.choices else f"does not hold the default {default!r}"
+    if field.annotation is bool or get_origin(field.annotation) is Literal:
+        return "is numeric, but the setting is not" if numeric else None
+    if field.annotation not in (int, float):
+        return "needs choices, since the setting is neither a number nor a Literal"
+    legal = limits(field)
+    low = legal.low if tune.low is None else tune.low
+    high = legal.high if tune.high is None else tune.high
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "has no end: give low and high, or limits of the field"
+    if not low < high:
+        return f"is empty: low {low:g} is not below high {high:g}"
+    for end in (low, high):
+        if not legal.hold(end):
+            return f"reaches {end:g}, which is not legal"
+    if not low <= default <= high:
+        return f"does not hold the default {default:g}: it covers [{low:g}, {high:g}]"
+    return _spacing_fault(field, tune, low, high)
+
+
+def _spacing_fault(field: FieldInfo, tune: Tune, low: float, high: float) -> str | None:
+    if tune.log and tune.step is not None:
+        return "has both log and step"
+    if tune.log and low <= 0:
+        return f"is logarithmic, but starts at {low:g}"
+    if field.annotation is int and any(float(end) != int(end) for end in (low, high, tune.step or 1)):
+        return "has ends or a step that are no whole numbers"
+    if tune.step is None:
+        return None
+    if tune.step <= 0:
+        return f"has the step {tune.step:g}, which is not above 0"
+    for what, value in (("default", field.default), ("high end", high)):
+        steps = (value - low) / tune.step
+        if abs(steps - round(steps)) > 1e-6:
+            return f"goes from {low:g} in steps of {tune.step:g}, which never meet the {what} {value:g}"
+    return None
+
+
+def _condition_fault(kind: type[Settings], name: str, tune: Tune) -> str | None:
+    for other, value in (tune.when or {}).items():
+        if other not in kind.model_fields or other == name:
+            return f"depends on {other}, which is no other setting of the model"
+        try:
+            validated(kind, {other: value})
+        except MerBenchError as error:
+            return f"depends on {other}={value!r}, which is not legal: {error}"
+    return None
+
+
+def _choice_fault(kind: type[Settings], name: str, tune: Tune) -> str | None:
+    for choice in tune.choices or ():
+        try:
+            validated(kind, {name: choice})
+        except MerBenchError as error:
+            return f"holds {choice!r}, which is not legal: {error}"
+    return None
+
+
+def trial_values(kind: type[Settings]) -> Iterator[tuple[str, Any]]:
+    """Values that a model is tried with, one setting at a time: limits, ends of the grid, choices."""
+    tunables = kind.tunables()
+    for name, field in kind.model_fields.items():
+        tune = tunables[name][1] if name in tunables else Tune()
+        values: list[Any] = list(tune.choices or ())
+        if field.annotation is bool:
+            values += [True, False]
+        elif get_origin(field.annotation) is Literal:
+            values += get_args(field.annotation)
+        elif field.annotation in (int, float):
+            legal = limits(field)
+            ends = [legal.low, legal.high, tune.low, tune.high]
+            values += [
+                field.annotation(end)
+                for end in ends
+                if end is not None
+                and math.isfinite(end)
+                and legal.hold(end)
+                and (field.annotation is float or end <= LARGEST_TRIAL)
+            ]
+        tried: list[Any] = [field.default]
+        for value in values:
+            if value not in tried:
+                tried.append(value)
+                yield name, value
