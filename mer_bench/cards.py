@@ -7,13 +7,22 @@ from collections.abc import Mapping
 from importlib.resources.abc import Traversable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mer_bench.errors import CardError
+
+
+def _without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
+    repeated = next((name for index, name in enumerate(names) if name in names[:index]), None)
+    if repeated is not None:
+        raise ValueError(f"{repeated} is listed twice")
+    return names
+
 
 Entry = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
 Identifier = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Modality = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+Modalities = Annotated[tuple[Modality, ...], Field(min_length=1), AfterValidator(_without_repeats)]
 SplitName = Literal["train", "dev", "test"]
 SettingValues = dict[str, Any]
 
@@ -87,7 +96,7 @@ class ModelCard(CardPart):
     entry: Entry
     config: Entry
     version: Annotated[int, Field(ge=1)] = 1
-    modalities: Annotated[tuple[Modality, ...], Field(min_length=1)]
+    modalities: Modalities
     needs: tuple[Modality, ...] = ()
     causal: bool = False
     uses_speakers: bool = True
@@ -179,7 +188,7 @@ class FeatureSet(CardPart):
 
     title: str
     summary: str
-    widths: dict[Modality, int]
+    widths: dict[Modality, Annotated[int, Field(ge=0)]]
     modalities: tuple[Modality, ...] = ()
     sources: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
@@ -216,7 +225,7 @@ class DatasetCard(CardPart):
     synthetic: bool = False
     stand_in: Identifier | Literal[""] = ""
     paper: Paper | None = None
-    modalities: Annotated[tuple[Modality, ...], Field(min_length=1)]
+    modalities: Modalities
     label_sets: Annotated[dict[Identifier, LabelSet], Field(min_length=1)]
     feature_sets: Annotated[dict[Identifier, FeatureSet], Field(min_length=1)]
     protocols: Annotated[dict[Identifier, Protocol], Field(min_length=1)]

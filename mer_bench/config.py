@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from mer_bench.errors import SettingError, UnknownNameError
@@ -54,6 +54,14 @@ class Settings(BaseModel):
     """Base of every settings class: frozen, and a name that no field has is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_no_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+        # Python counts True as 1, so that `epochs=true` would train for one epoch.
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
+            raise ValueError("a number is wanted, not true or false")
+        return value
 
     @classmethod
     def tunables(cls) -> dict[str, tuple[FieldInfo, Tune]]:
@@ -120,7 +128,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise SettingError(f"a setting is written key=value, but '{text}' was given (from --set {text}).")
     try:
         return name, json.loads(value, parse_constant=_no_constant)
-    except ValueError:
+    except (ValueError, RecursionError):  # text, or brackets nested without end
         return name, value.strip()
 
 

@@ -101,7 +101,7 @@ def _walk(kind: str, card_class: type[Card]) -> Shelf[Card]:
         try:
             shelf = importlib.import_module(point.value)
             places = list(shelf.__path__)
-        except Exception as error:  # a stranger's package may fail in any way; it is reported by name
+        except (Exception, SystemExit) as error:  # a stranger's package may fail in any way; it is reported by name
             broken.append(BrokenPlugin(point.name, point.value, f"{type(error).__name__}: {error}"))
             continue
         for module in sorted(pkgutil.iter_modules(places), key=lambda module: module.name):
@@ -115,7 +115,7 @@ def _walk(kind: str, card_class: type[Card]) -> Shelf[Card]:
                     raise CardError(f"the name is taken by {found[name].package}; rename the folder.")
             except MerBenchError as error:
                 broken.append(BrokenPlugin(name, package, str(error)))
-            except Exception as error:  # importing the folder's __init__ may fail in any way
+            except (Exception, SystemExit) as error:  # importing the folder's __init__ may fail in any way
                 broken.append(BrokenPlugin(name, package, f"{type(error).__name__}: {error}"))
             else:
                 found[name] = Plugin(name, card, package, distribution)
@@ -155,29 +155,43 @@ def load_model(name: str) -> LoadedModel:
     """Import a model's code.
 
     Raises:
-        UnknownNameError, PluginError: If there is no such model or it cannot be imported.
+        UnknownNameError, PluginError: If there is no such model, it cannot be imported, or it is no Model.
     """
     plugin = models().find(name)
-    return LoadedModel(plugin, _import_entry(plugin, plugin.card.entry), settings_class(name))
+    found = _import_entry(plugin, plugin.card.entry)
+    _expect_child(plugin, found, "mer_bench.api.Model")
+    return LoadedModel(plugin, found, settings_class(name))
 
 
 def load_dataset(name: str) -> Any:
     """Import a dataset's code and build its `Dataset`.
 
     Raises:
-        UnknownNameError, PluginError: If there is no such dataset or it cannot be imported.
+        UnknownNameError, PluginError: If there is no such dataset, it cannot be imported, or it is no Dataset.
     """
     plugin = datasets().find(name)
-    return _import_entry(plugin, plugin.card.entry)(plugin.card)
+    found = _import_entry(plugin, plugin.card.entry)
+    _expect_child(plugin, found, "mer_bench.api.Dataset")
+    return found(plugin.card)
+
+
+def _expect_child(plugin: Plugin[Any], found: Any, base: str) -> None:
+    # By name, since this room lies below `api` and must not import torch.
+    if base not in {f"{ancestor.__module__}.{ancestor.__qualname__}" for ancestor in getattr(found, "__mro__", ())}:
+        raise PluginError(f"{plugin.package}:{plugin.card.entry} should be a child of {base}.")
+    if unwritten := sorted(getattr(found, "__abstractmethods__", ())):
+        raise PluginError(f"{plugin.package}:{plugin.card.entry} has no method {unwritten[0]}.")
 
 
 def _import_entry(plugin: Plugin[Any], entry: str) -> Any:
     module, _, attribute = entry.partition(":")
     try:
-        return getattr(importlib.import_module(f"{plugin.package}.{module}"), attribute)
-    except AttributeError:
-        raise PluginError(f"{plugin.package}.{module} has no {attribute}, which its card names as {entry}.") from None
+        code = importlib.import_module(f"{plugin.package}.{module}")
     except MerBenchError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"{plugin.package}.{module} cannot be imported: {type(error).__name__}: {error}") from error
+    try:
+        return getattr(code, attribute)
+    except AttributeError:
+        raise PluginError(f"{plugin.package}.{module} has no {attribute}, which its card names as {entry}.") from None

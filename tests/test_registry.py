@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mer_bench import registry
+from mer_bench.cards import ModelCard
 from mer_bench.errors import MerBenchError, PluginError, UnknownNameError
 from mer_bench.registry import load_dataset, load_model, settings_class
 
@@ -63,7 +64,7 @@ class Talks(Dataset):
 """
 
 
-def reasons(shelf: registry.Shelf[registry.ModelCard]) -> dict[str, str]:
+def reasons(shelf: registry.Shelf[ModelCard]) -> dict[str, str]:
     return {broken.name: broken.reason for broken in shelf.broken}
 
 
@@ -124,9 +125,7 @@ def test_dataset_gets_its_card(shelves: ShelfWriter) -> None:
     ],
     ids=["toml", "unknown-key", "incomplete", "no-card", "import", "exit", "syntax"],
 )
-def test_broken_plugin_is_named_and_harms_no_other(
-    shelves: ShelfWriter, files: dict[str, str], reason: str
-) -> None:
+def test_broken_plugin_is_named_and_harms_no_other(shelves: ShelfWriter, files: dict[str, str], reason: str) -> None:
     shelves.add("models", "their_models", {"broken_one": files, "sound": SOUND})
     found = registry.models()
     assert "sound" in found.plugins
@@ -199,9 +198,21 @@ def test_unknown_name_is_answered_with_the_nearest(shelves: ShelfWriter) -> None
         ({**SOUND, "config.py": "GruSettings = 3"}, "should be a child of mer_bench.config.Settings"),
         ({**SOUND, "config.py": SETTINGS.replace("hidden_dim", "learning_rate")}, "learning_rate hides the trainer's"),
         ({**SOUND, "model.py": "class Gru: pass"}, "should be a child of mer_bench.api.Model"),
+        ({**SOUND, "model.py": MODEL.replace("forward", "predict")}, "model:Gru has no method forward"),
         ({**SOUND, "model.py": "Gru = 3"}, "should be a child of mer_bench.api.Model"),
     ],
-    ids=["crash", "exit", "no-class", "attribute", "no-settings", "no-type", "hides", "no-model", "no-class-at-all"],
+    ids=[
+        "crash",
+        "exit",
+        "no-class",
+        "attribute",
+        "no-settings",
+        "no-type",
+        "hides",
+        "no-model",
+        "no-forward",
+        "no-class-at-all",
+    ],
 )
 def test_broken_code_is_one_sentence(shelves: ShelfWriter, files: dict[str, str], message: str) -> None:
     shelves.add("models", "their_models", {"gru": files})
@@ -215,7 +226,10 @@ def test_broken_code_is_one_sentence(shelves: ShelfWriter, files: dict[str, str]
     ("reader", "message"),
     [
         ("class Talks: pass", "should be a child of mer_bench.api.Dataset"),
-        (DATASET.replace("    def prepare(self, request):\n        raise NotImplementedError\n", "    pass"), "abstract"),
+        (
+            DATASET.replace("    def prepare(self, request):\n        raise NotImplementedError\n", "    pass"),
+            "has no method prepare",
+        ),
     ],
     ids=["no-dataset", "abstract"],
 )

@@ -180,8 +180,12 @@ class LayersSettings(SampleSettings):
 class NeedsALayer(Sample):
     def __init__(self, spec: InputSpec, settings: LayersSettings) -> None:
         super().__init__(spec, settings)
-        self.head = nn.Sequential(*[nn.Linear(settings.hidden_dim, settings.hidden_dim) for _ in range(settings.layers)])
-        self.head.append(nn.Linear(self.head[0].out_features, spec.class_count))
+        layers = [nn.Linear(settings.hidden_dim, settings.hidden_dim) for _ in range(settings.layers)]
+        self.deep = nn.Sequential(*layers)
+        self.last = nn.Linear(layers[0].out_features, settings.hidden_dim)
+
+    def contextual(self, turns: Tensor, batch: Batch) -> Tensor:
+        return torch.tanh(self.last(self.deep(super().contextual(turns, batch))))
 
 
 class PooledSettings(SampleSettings):
@@ -271,6 +275,7 @@ class ReadsLabels(Sample):
 class CountsWhatItScores(Sample):
     def __init__(self, spec: InputSpec, settings: SampleSettings) -> None:
         super().__init__(spec, settings)
+        self.scored: Tensor
         self.register_buffer("scored", torch.zeros(()))
 
     def forward(self, batch: Batch) -> Output:
@@ -350,9 +355,7 @@ BROKEN: list[tuple[str, Callable[[], Subject], str]] = [
 
 
 @pytest.mark.parametrize(("check", "broken", "message"), BROKEN, ids=[name for name, _, _ in BROKEN])
-def test_broken_model_fails_that_check_alone(
-    check: str, broken: Callable[[], Subject], message: str
-) -> None:
+def test_broken_model_fails_that_check_alone(check: str, broken: Callable[[], Subject], message: str) -> None:
     found = failed(broken())
     assert list(found) == [check]
     assert re.search(message, found[check]), found[check]
