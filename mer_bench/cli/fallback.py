@@ -35,7 +35,7 @@ class StandIn:
             f"{self.wanted} is out of reach: this run uses {self.dataset}",
             [
                 f"Nothing of {self.wanted} is on this machine, and no host that has it could be reached.",
-                f"{self.dataset} holds made-up dialogues. Its scores say nothing about {self.wanted}, and every line,",
+                f"{self.dataset} holds made-up dialogues. Its scores say nothing about {self.wanted}, and every line, "
                 f"record and table calls them {self.dataset}.",
                 f"For the real data: mer-bench data import {self.wanted} --from FOLDER, or run again with a network.",
             ],

@@ -116,6 +116,8 @@ def run(
         screen.answer(_answer(records, several=seeds is not None))
     elif records:
         show_results(screen, records, several=seeds is not None)
+    if records:
+        screen.line()
     warn_of_lost_classes(screen, records)
     for record in records:
         screen.exactly(f"record: {record_path(out, record)}")

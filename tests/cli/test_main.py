@@ -201,10 +201,11 @@ def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
 
 def test_a_terminal_without_unicode_still_gets_its_answer(tmp_path: Path) -> None:
     result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, "info", "meld"],
+        [sys.executable, "-c", PROGRAM, "data", "status", "--data-root", str(tmp_path / "données")],
         capture_output=True,
         timeout=60,
         check=True,
-        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C"},
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
     assert b"meld/transcripts" in result.stdout
+    assert b"donn?es" in result.stdout

@@ -122,6 +122,12 @@ def test_a_seed_that_diverges_is_told_and_harms_no_other(
     assert (result.exit_code, result.stdout) == (1, "")
 
 
+def test_one_run_that_diverges_is_told_once(invoke: Invoke, words: tuple[str, ...], requests: Requests) -> None:
+    requests.diverging = {0}
+    result = invoke(*words)
+    assert (result.exit_code, result.stderr) == (1, "mer-bench: the loss of seed 0 became NaN.\n")
+
+
 def test_the_options_become_the_request(
     invoke: Invoke, words: tuple[str, ...], requests: Requests, tmp_path: Path
 ) -> None:
