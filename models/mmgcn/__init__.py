@@ -1,0 +1,1 @@
+"""MMGCN: a deep graph convolution over the utterances of a dialogue in every modality."""
