@@ -88,8 +88,10 @@ class TrainerSettings(Settings):
             cosine or a line at the last possible epoch.
         warmup: Share of all possible steps over which the learning rate rises from zero.
         clip: Largest norm of the gradient; 0 switches clipping off.
-        class_weights: `none`, `inverse` (inverse train frequency, mean 1 over train utterances),
-            `sqrt_inverse` (its square root, likewise), or one number a class in the card's order.
+        class_weights: `none`, `inverse` (inverse train frequency, mean 1 over train utterances), or
+            one number a class in the card's order.
+        class_weight_power: Exponent on the inverse frequency: 1 makes every class count alike, 0.5 is
+            the common square root, 0 is no weight.
         focal_gamma: Focusing exponent of the focal loss (Lin et al. 2017); 0 is cross-entropy.
         label_smoothing: Share of the target spread evenly over the classes.
         average_decay: Decay of an exponential moving average of the weights, which is what is
@@ -106,7 +108,8 @@ class TrainerSettings(Settings):
     schedule: Annotated[Literal["flat", "cosine", "linear"], Tune()] = "flat"
     warmup: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     clip: Annotated[float, Field(ge=0, le=1000)] = 1.0
-    class_weights: Literal["none", "inverse", "sqrt_inverse"] | tuple[Annotated[float, Field(gt=0)], ...] = "none"
+    class_weights: Literal["none", "inverse"] | tuple[Annotated[float, Field(gt=0)], ...] = "none"
+    class_weight_power: Annotated[float, Field(ge=0, le=1), Tune(low=0.0, high=1.0, step=0.25)] = 1.0
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1), Tune(low=0.0, high=0.2, step=0.05)] = 0.0
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0

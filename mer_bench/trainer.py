@@ -79,9 +79,7 @@ class Criterion:
         elif settings.class_weights != "none":
             assert train.labels is not None
             counts = torch.bincount(train.labels[train.labels != NO_LABEL], minlength=classes).double()
-            weights = 1 / counts.clamp_min(1)
-            if settings.class_weights == "sqrt_inverse":
-                weights = weights.sqrt()
+            weights = counts.clamp_min(1) ** -settings.class_weight_power
             # Mean 1 over the train utterances, so that the learning rate keeps its meaning.
             weights = (weights * counts.sum() / (weights * counts).sum()).float().to(train.device)
         return cls(weights, settings.focal_gamma, settings.label_smoothing)
