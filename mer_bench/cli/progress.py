@@ -43,9 +43,9 @@ class ProgressListener(Listener):
             told = ", ".join(f"{name}={value}" for name, value in changed.items())
             self._screen.line(f"settings that differ from the defaults: {told}", tone="quiet")
         if self._screen.is_terminal:
-            self._bar = Bar(self._screen, plan.training.epochs)
+            self._bar = Bar(self._screen, 0)
             self._bar.__enter__()
-            self._bar.show("opening the data")
+            self._bar.show(f"{plan.dataset}: data, then the first epoch")
 
     def preparing(self, text: str) -> None:
         if self._bar:

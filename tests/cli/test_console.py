@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -39,6 +39,7 @@ NARROW = st.sampled_from(["keep", "wrap", "end", "start"])
 CELLS = st.text(alphabet="ab é情 ", max_size=60).map(str.strip)
 
 
+@settings(deadline=None)
 @given(st.lists(NARROW, min_size=1, max_size=5), st.data(), st.integers(40, 160))
 def test_columns_that_keep_their_width_get_it_and_the_others_share_the_rest(
     narrow: list[str], data: st.DataObject, screen: int
@@ -57,6 +58,7 @@ def test_columns_that_keep_their_width_get_it_and_the_others_share_the_rest(
         assert sum(widths) + GAP * (len(columns) - 1) <= screen
 
 
+@settings(deadline=None)
 @given(CELLS, st.integers(8, 40))
 def test_what_is_cut_fits_and_keeps_its_better_end(text: str, width: int) -> None:
     for narrow in ("end", "start"):
