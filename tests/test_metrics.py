@@ -84,7 +84,8 @@ class TestAgainstScikitLearn:
     def test_every_score_is_the_same_on_any_labels(self, drawn_labels: tuple[int, list[tuple[int, int]]]) -> None:
         count, pairs = drawn_labels
         names = tuple(f"class {number}" for number in range(count))
-        scores = score(made(*zip(*pairs, strict=True), classes=names))
+        all_true, all_predicted = zip(*pairs, strict=True)
+        scores = score(made(all_true, all_predicted, names))
         true, predicted = zip(*[pair for pair in pairs if pair[0] >= 0], strict=True)
         every = list(range(count))
         precision, recall, f1, support = reference.precision_recall_fscore_support(

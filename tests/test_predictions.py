@@ -46,8 +46,8 @@ def meld_sized(seed: int = 0) -> Predictions:
         ids=[f"test/dia{number}/utt{turn}" for number, turn in zip(dialogue, position, strict=True)],
         dialogues=[f"test/dia{number}" for number in dialogue],
         positions=position,
-        speakers=generator.integers(0, 8, 2610),
-        true=generator.integers(0, 7, 2610),
+        speakers=generator.integers(0, 8, 2610, np.int16),
+        true=generator.integers(0, 7, 2610, np.int16),
         predicted=scores.argmax(axis=1),
         log_probabilities=scores,
     )
@@ -123,6 +123,7 @@ class TestRoundTrip:
         write_predictions(tmp_path / "p.npz", predictions)
         with np.load(tmp_path / "p.npz", allow_pickle=False) as archive:
             assert np.array_equal(archive["true"], predictions.true)
+            assert predictions.log_probabilities is not None
             assert np.array_equal(archive["log_probabilities"], predictions.log_probabilities)
             assert all(not archive[name].dtype.hasobject for name in archive.files)
 

@@ -39,14 +39,14 @@ def predictions(seed: int = 0, count: int = 120) -> Predictions:
     generator = np.random.default_rng(seed)
     logits = generator.normal(size=(count, 3))
     scores = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-    true = generator.integers(0, 3, count)
+    true = generator.integers(0, 3, count, np.int16)
     true[:3] = -1
     return Predictions(
         classes=CLASSES,
         ids=[f"dia{row // 10}_utt{row % 10}" for row in range(count)],
         dialogues=[f"dia{row // 10}" for row in range(count)],
-        positions=np.arange(count) % 10,
-        speakers=np.arange(count) % 2,
+        positions=np.arange(count, dtype=np.int32) % 10,
+        speakers=np.arange(count, dtype=np.int16) % 2,
         true=true,
         predicted=scores.argmax(axis=1),
         log_probabilities=scores,

@@ -71,14 +71,14 @@ class TestCompare:
 
         def made() -> Predictions:
             return Predictions(
-                CLASSES,
-                [f"u{row}" for row in range(200)],
-                [f"d{row // 10}" for row in range(200)],
-                np.arange(200) % 10,
-                np.zeros(200, int),
-                np.arange(200) % 3,
-                generator.integers(0, 3, 200),
-                None,
+                classes=CLASSES,
+                ids=[f"u{row}" for row in range(200)],
+                dialogues=[f"d{row // 10}" for row in range(200)],
+                positions=np.arange(200, dtype=np.int32) % 10,
+                speakers=np.zeros(200, np.int16),
+                true=np.arange(200, dtype=np.int16) % 3,
+                predicted=generator.integers(0, 3, 200, np.int16),
+                log_probabilities=None,
             )
 
         first, second = [made() for _ in range(3)], [made() for _ in range(2)]

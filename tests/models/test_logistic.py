@@ -126,7 +126,7 @@ def test_what_a_missing_modality_holds_does_not_matter() -> None:
 def test_the_presence_of_a_modality_can_tell_the_class() -> None:
     data = split()
     assert data.labels is not None
-    data.present["audio"].copy_(data.labels != 1)  # type: ignore[attr-defined]
+    data.present["audio"].copy_(data.labels != 1)
     model = fitted(data, inverse_regularisation=100.0)
     assert set(logits(model, data)[~data.present["audio"].numpy()].argmax(1)) == {1}
 
