@@ -95,7 +95,9 @@ def graph_layers(
         first, returns: (B, M, T, width). carried, fixed: (layers, width, width).
     """
     rate = rate if training else 0.0
-    result: Tensor = _GraphLayers.apply(first, graph.within, graph.across, carried, fixed, rate)  # type: ignore[no-untyped-call]
+    result: Tensor = _GraphLayers.apply(  # type: ignore[no-untyped-call]
+        first, graph.within, graph.across, carried, fixed, rate
+    )
     return result
 
 
@@ -112,7 +114,7 @@ def _propagate(within: Tensor, across: Tensor, nodes: Tensor) -> Tensor:
 
 class _GraphLayers(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, first: Tensor, within: Tensor, across: Tensor, carried: Tensor, fixed: Tensor, rate: float
     ) -> Tensor:
         layers, width, _ = carried.shape
@@ -132,8 +134,8 @@ class _GraphLayers(torch.autograd.Function):
         return dropped[-1].view(first.shape)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         start, within, across, carried, side_by_side, around, *dropped = ctx.saved_tensors
         layers, width, _ = carried.shape
         batch, modalities, turns, _ = ctx.shape
@@ -148,9 +150,7 @@ class _GraphLayers(torch.autograd.Function):
             before = dropped[layer].view(ctx.shape)
             grad_around = torch.mm(through, carried[layer].t()).view(ctx.shape)
             sides, sides_before = grad_around.transpose(0, 1), before.transpose(0, 1)
-            grad_within.baddbmm_(
-                grad_around.view(-1, turns, width), before.view(-1, turns, width).transpose(1, 2)
-            )
+            grad_within.baddbmm_(grad_around.view(-1, turns, width), before.view(-1, turns, width).transpose(1, 2))
             for here in range(modalities):
                 for there in range(modalities):
                     if here != there:

@@ -181,7 +181,8 @@ class GruWeights(nn.Module):
         width = self.width
         reset, update = (gates_in[..., width:] + gates_state[..., : 2 * width]).sigmoid().chunk(2, -1)
         new = torch.tanh(gates_in[..., :width] + reset * gates_state[..., 2 * width :])
-        return torch.lerp(new, state, update)
+        result: Tensor = torch.lerp(new, state, update)
+        return result
 
 
 def _advance(gates_in: Tensor, gates_state: Tensor, state: Tensor, kept: Tensor) -> Tensor:
@@ -199,7 +200,7 @@ def _retreat(grad: Tensor, state: Tensor, kept: Tensor, gate_grads: Tensor) -> T
     """Gradient of `_advance`: fills the buffer (new, reset, update, reset * new), returns the state's direct share."""
     width = state.shape[-1]
     reset, update, new, hidden = kept.split(width, -1)
-    through = grad * update
+    through: Tensor = grad * update
     grad_new = gate_grads[..., :width].copy_(_tanh_backward(grad - through, new))
     grad_reset, grad_update = gate_grads[..., width : 2 * width], gate_grads[..., 2 * width : 3 * width]
     _sigmoid_backward.grad_input(grad_new * hidden, reset, grad_input=grad_reset)
@@ -214,7 +215,7 @@ def _sum_rows(grads: Tensor) -> Tensor:
 
 class _GruChain(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, gates_in: Tensor, weight: Tensor, bias: Tensor, drop: Tensor | None, order: TurnOrder
     ) -> Tensor:
         directions, turns, _ = gates_in.shape
@@ -234,8 +235,8 @@ class _GruChain(torch.autograd.Function):
         return states
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         order: TurnOrder = ctx.order
         weight, drop, states, kept = ctx.saved_tensors
         width = weight.shape[1]
@@ -265,9 +266,12 @@ def gru_chain(gates_in: Tensor, weights: GruWeights, order: TurnOrder, drop: Ten
         drop: Factors (directions, N, width) on each new state, which is carried on as it is dropped.
 
     Shapes:
-        gates_in: (directions, N, 3 width), the input's share of the gates with its bias. returns: (directions, N, width).
+        gates_in: (directions, N, 3 width), the input's share of the gates with its bias.
+        returns: (directions, N, width).
     """
-    result: Tensor = _GruChain.apply(gates_in, weights.state, weights.state_bias, drop, order)  # type: ignore[no-untyped-call]
+    result: Tensor = _GruChain.apply(  # type: ignore[no-untyped-call]
+        gates_in, weights.state, weights.state_bias, drop, order
+    )
     return result
 
 
@@ -314,7 +318,7 @@ class LstmWeights(nn.Module):
 
 class _LstmChain(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gates_in: Tensor, weight: Tensor, order: TurnOrder) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, gates_in: Tensor, weight: Tensor, order: TurnOrder) -> Tensor:
         directions, turns, _ = gates_in.shape
         width = weight.shape[1]
         states = gates_in.new_empty(directions, turns, width)
@@ -337,8 +341,8 @@ class _LstmChain(torch.autograd.Function):
         return states
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         order: TurnOrder = ctx.order
         weight, states, kept = ctx.saved_tensors
         width = weight.shape[1]
@@ -381,7 +385,7 @@ class _PartyChain(torch.autograd.Function):
     """The recurrence of global state, attention over its past, and state of the speaking party."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         global_in: Tensor,
         party_in: Tensor,
@@ -453,8 +457,8 @@ class _PartyChain(torch.autograd.Function):
         return parties[:, :turns]
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         order: TurnOrder = ctx.order
         (global_party, global_state, party_context, party_state, global_drop, party_drop, previous, table_rows) = (
             ctx.saved_tensors[:8]
@@ -470,12 +474,10 @@ class _PartyChain(torch.autograd.Function):
         grad_scores = torch.zeros_like(attended)
         global_grads = torch.empty_like(global_kept)
         party_grads = torch.empty_like(party_kept)
-        to_party_from_global = global_party.transpose(1, 2)
-        to_party = party_state.transpose(1, 2)
-        to_global = global_state.transpose(1, 2)
-        to_context = party_context.transpose(1, 2)
-        carried = grad.new_zeros(sides, order.counts[0], width)
-        nothing = torch.zeros_like(carried)
+        to_party_from_global, to_party, to_global, to_context = (
+            weight.transpose(1, 2) for weight in (global_party, party_state, global_state, party_context)
+        )
+        carried, nothing = grad.new_zeros(2, sides, order.counts[0], width)
         spoke_all = flat_parties.index_select(0, previous.flatten()).view(sides, turns, party)
         for step in range(order.steps - 1, -1, -1):
             count = order.counts[step]
@@ -486,13 +488,12 @@ class _PartyChain(torch.autograd.Function):
                 arrived = arrived * party_drop[:, rows]
             grad_spoke = _retreat(arrived, spoke_all[:, rows], party_kept[:, rows], party_grads[:, rows])
             if step:
-                context = torch.bmm(party_grads[:, rows, : 3 * party], to_context)
-                _sides(grad_contexts, step, count, sides).copy_(context)
-                grad_alpha = torch.bmm(
-                    grad_contexts[:running, step : step + 1], history[:running, :step].transpose(1, 2)
+                _sides(grad_contexts, step, count, sides).copy_(
+                    torch.bmm(party_grads[:, rows, : 3 * party], to_context)
                 )
                 alpha = attended[:running, :step, step].unsqueeze(1)
-                grad_scores[:running, :step, step] = _softmax_backward(grad_alpha, alpha, -1, grad.dtype).squeeze(1)
+                arrived = torch.bmm(grad_contexts[:running, step : step + 1], history[:running, :step].transpose(1, 2))
+                grad_scores[:running, :step, step] = _softmax_backward(arrived, alpha, -1, grad.dtype).squeeze(1)
             arrived = carried[:, :count]
             if step + 1 < order.steps:
                 later = order.counts[step + 1] * sides

@@ -64,8 +64,8 @@ class DialogueRnn(Model):
     def _utterances(self, batch: Batch) -> Tensor:
         parts = []
         for name in self.spec.modalities:
-            absent = (batch.mask & ~batch.present[name]).unsqueeze(-1)
-            parts.append(batch.features[name] + absent * self.missing[name])
+            present = batch.present[name].unsqueeze(-1)
+            parts.append(torch.where(present, batch.features[name], self.missing[name]))
         return torch.cat(parts, dim=-1)  # (B, T, sum of widths)
 
     def _emotions(self, utterances: Tensor, batch: Batch) -> Tensor:
@@ -76,8 +76,13 @@ class DialogueRnn(Model):
         party_in = torch.baddbmm(self.party_cell.input_bias, packed, self.party_cell.inputs[0])
         if self.listener_cell is None and self.settings.context_attention != "concat":
             parties = party_chain(
-                *(global_in, party_in, self.context.query(packed)),
-                *(self.global_cell, self.party_cell, order.previous_turn_of(batch.speakers), order),
+                global_in,
+                party_in,
+                self.context.query(packed),
+                self.global_cell,
+                self.party_cell,
+                order.previous_turn_of(batch.speakers),
+                order,
                 global_drop=self._dropped(packed, self.settings.global_width),
                 party_drop=self._dropped(packed, self.settings.party_width),
             )

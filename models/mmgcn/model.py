@@ -63,9 +63,7 @@ class Mmgcn(Model):
         self.text_lstm: nn.ModuleList | None = None
         self.speaker_rows: nn.Embedding | None = None
         if "text" in spec.widths:
-            self.text_lstm = nn.ModuleList(
-                [LstmWeights(config.text_width, width // 2), LstmWeights(width, width // 2)]
-            )
+            self.text_lstm = nn.ModuleList([LstmWeights(config.text_width, width // 2), LstmWeights(width, width // 2)])
             if config.speaker_rows:
                 self.speaker_rows = nn.Embedding(spec.speakers, width)
         self.graph = GraphLayers(config)
@@ -90,7 +88,7 @@ class Mmgcn(Model):
         features = dropout(batch.features[modality], self.settings.input_dropout, self.training)
         values: Tensor = projection(features).to(projection.weight.dtype)
         # A turn without this modality is silence to the recurrence, whatever its row holds.
-        return values * batch.present[modality].unsqueeze(-1)
+        return torch.where(batch.present[modality].unsqueeze(-1), values, 0)
 
     def _nodes(self, modality: str, values: Tensor, batch: Batch) -> Tensor:
         """One modality's nodes before the graph: (B, T, node width)."""

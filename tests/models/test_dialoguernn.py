@@ -112,8 +112,8 @@ def literal_direction(
                 context = context + share * moment
         speaks = literal_gru(state, f"{prefix}.p_cell", torch.cat([turn, context]), party[person])
         if config.listener_state:
-            for other in party:
-                party[other] = literal_gru(state, f"{prefix}.l_cell", torch.cat([turn, speaks]), party[other])
+            heard = torch.cat([turn, speaks])
+            party = {other: literal_gru(state, f"{prefix}.l_cell", heard, held) for other, held in party.items()}
         party[person] = speaks
         emotion = literal_gru(state, f"{prefix}.e_cell", speaks, emotion)
         past.append(now)
@@ -164,7 +164,8 @@ def small_model(widths: dict[str, int], **changes: Any) -> DialogueRnn:
 
 
 def log_probabilities(model: DialogueRnn, batch: Batch) -> Tensor:
-    return model(batch).logits.log_softmax(-1)
+    result: Tensor = model(batch).logits.log_softmax(-1)
+    return result
 
 
 @given(
@@ -285,9 +286,13 @@ def test_any_modalities_and_missing_ones(names: tuple[str, ...]) -> None:
     first = model(missing).logits
     assert bool(first.isfinite().all())
     first[batch.mask].sum().backward()
-    assert float(model.missing[names[-1]].grad.abs().sum()) > 0  # type: ignore[union-attr]
+    assert float(model.missing[names[-1]].grad.abs().sum()) > 0
     model.missing[names[-1]].data.fill_(0.0)
-    assert not torch.allclose(model(missing).logits, first)
+    empty = model(missing).logits
+    assert not torch.allclose(empty, first)
+    features[names[-1]] = batch.features[names[-1]]  # a value where there is none is never read
+    assert torch.equal(model(missing).logits, empty)
+    assert not torch.allclose(model(batch).logits, empty)
 
 
 def test_who_speaks_matters_and_their_numbers_do_not() -> None:
@@ -317,6 +322,17 @@ def test_dropout_acts_in_training_alone_and_keeps_the_mean(listener: bool) -> No
     assert not torch.allclose(model(batch).logits, model(batch).logits)
     model.eval()
     torch.testing.assert_close(model(batch).logits, model(batch).logits, rtol=0, atol=0)
+
+
+def test_mixed_precision_keeps_the_recurrence_in_full() -> None:
+    model = small_model({"text": 4}).float()
+    batch = make_batch([4, 2], {"text": 4}).to("cpu", torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(batch).logits
+    logits.float()[batch.mask].logsumexp(-1).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
 
 
 def test_state_survives_saving() -> None:

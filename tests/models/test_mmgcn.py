@@ -282,6 +282,17 @@ def test_dropout_acts_in_training_alone() -> None:
     assert torch.equal(model(batch).logits, model(batch).logits)
 
 
+def test_mixed_precision_keeps_graph_and_recurrence_in_full() -> None:
+    model = small_model(("text", "audio")).float()
+    batch = make_batch([4, 2], ("text", "audio")).to("cpu", torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(batch).logits
+    logits.float()[batch.mask].logsumexp(-1).sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(parameter.grad.isfinite().all()), name
+
+
 def test_a_checkpoint_with_a_fault_is_refused_by_the_name_of_the_entry() -> None:
     config = MmgcnConfig(**NARROW)
     names = ("text", "audio", "visual")

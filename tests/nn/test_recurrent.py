@@ -139,9 +139,7 @@ def test_derivatives_of_the_chains_are_the_numerical_ones(directions: int, dropp
     previous = order.previous_turn_of(speakers)
 
     def both(global_in: Tensor, party_in: Tensor, query: Tensor, *_: Tensor) -> Tensor:
-        parties = party_chain(
-            global_in, party_in, query, global_cell, party_cell, previous, order, drops[0], drops[1]
-        )
+        parties = party_chain(global_in, party_in, query, global_cell, party_cell, previous, order, drops[0], drops[1])
         return gru_chain(parties.repeat(1, 1, 3), emotion_cell, order, drops[1])
 
     emotion_cell = GruWeights([3], 3, directions).double()
