@@ -376,9 +376,18 @@ class TestHostile:
 
     def test_a_size_claimed_by_a_types_state_is_not_believed(self) -> None:
         """numpy itself would believe it, and read a thousand bytes out of eight."""
-        kind = b"cnumpy\ndtype\n(Vf8\nI00\nI01\ntR(I3\nV<\nNNNI1000\nI-1\nI0\ntb"
-        assert read(kind + b".") == np.dtype("f8")
+        kind = b"cnumpy\ndtype\n(VS8\nI00\nI01\ntR(I3\nV|\nNNNI1000\nI1\nI0\ntb"
+        assert pickle.loads(kind + b".").itemsize == 1000
         assert read(kind + b".").itemsize == 8
+
+    @pytest.mark.parametrize("content", [b"", b"a" * 7, b"a" * 9])
+    def test_a_number_has_the_bytes_of_its_type(self, content: bytes) -> None:
+        kind = b"cnumpy\ndtype\n(Vf8\nI00\nI01\ntR"
+        written = b"C" + bytes([len(content)]) + content
+        with pytest.raises(DataError, match=f"of 8 bytes has {len(content)}"):
+            read(b"cnumpy.core.multiarray\nscalar\n(" + kind + written + b"tR.")
+        with pytest.raises(DataError, match=f"of 8 bytes has {len(content)}"):
+            read(b"cnumpy.core.numeric\n_frombuffer\n(" + written + kind + b"(I1\ntVC\ntR.")
 
     def test_names_are_printed_without_tricks(self) -> None:
         with pytest.raises(UnsafePickleError) as caught:
