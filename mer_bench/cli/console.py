@@ -202,7 +202,7 @@ def column_widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], scre
     widths = list(natural)
     for done, index in enumerate(sorted(shared, key=lambda index: natural[index])):
         fair = left // (len(shared) - done)
-        widths[index] = max(min(natural[index], fair), NARROWEST, cell_len(columns[index].header))
+        widths[index] = min(natural[index], max(fair, NARROWEST, cell_len(columns[index].header)))
         left -= widths[index]
     return widths
 

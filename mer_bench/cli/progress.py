@@ -71,9 +71,12 @@ class ProgressListener(Listener):
             )
             return
         loss = epoch.train.get("total")
-        told = "" if loss is None else f"loss {loss:.4f}, "
+        if loss is None:
+            # Fitted at one go: no further epoch will come, whatever the trainer's settings allow.
+            self._screen.line(f"fitted: dev {_within_a_line(title)} {percent(now)}")
+            return
         self._screen.line(
-            f"epoch {epoch.epoch}/{epochs}: {told}dev {_within_a_line(title)} {percent(now)}, {best}, "
+            f"epoch {epoch.epoch}/{epochs}: loss {loss:.4f}, dev {_within_a_line(title)} {percent(now)}, {best}, "
             f"stops after {max(0, patience_left)} more without a better one, at most {left} left"
         )
 

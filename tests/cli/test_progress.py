@@ -54,6 +54,15 @@ def test_plain_lines_name_dataset_scores_and_time_left(
     ]
 
 
+def test_a_model_that_is_fitted_at_one_go_has_no_epochs_left(
+    plan: Plan, clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ProgressListener(Screen()) as listener:
+        listener.run_started(plan)
+        listener.epoch_ended(Epoch(epoch=1, learning_rate=0, train={}, dev={"weighted_f1": 0.3}), 1, 0.3, 40, 10)
+    assert capsys.readouterr().out.splitlines()[-1] == "fitted: dev weighted F1 30.00"
+
+
 def test_a_second_run_is_timed_by_itself(plan: Plan, clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with ProgressListener(Screen()) as listener:
         for seed in (0, 1):
