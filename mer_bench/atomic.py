@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from mer_bench.errors import StorageError
+
+TEMPORARY_SUFFIX = ".partial"
+ABANDONED_AFTER_SECONDS = 24 * 3600.0
+"""Longer than any preparation, download or run's writing: what is older was left by a killed process."""
 
 
 def write_atomically(file: Path, content: bytes) -> None:
@@ -20,30 +30,85 @@ def write_atomically(file: Path, content: bytes) -> None:
         StorageError: If the folder cannot be written to or the disk is full; nothing is left behind
             and an older file of that name stays as it was.
     """
-    partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")
+    with storage_errors(f"write {file}"):
+        _fill_and_rename(file, lambda stream: stream.write(content))
+
+
+def copy_atomically(file: Path, target: Path) -> None:
+    """Copy a file so that the copy is there as a whole or not at all.
+
+    Raises:
+        StorageError: If it cannot be copied; the unfinished copy is gone.
+    """
+    with storage_errors(f"copy {file} to {target}"), file.open("rb") as source:
+        _fill_and_rename(target, lambda stream: shutil.copyfileobj(source, stream, 1 << 20))
+
+
+def _fill_and_rename(target: Path, fill: Callable[[BinaryIO], object]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(target)
+    unfinished = temporary_beside(target)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(partial, file)  # noqa: PTH105 (beside the other os calls that tests replace)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-        _force_folder(file.parent)
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with os.fdopen(descriptor, "wb") as stream:
+            fill(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, target)  # noqa: PTH105 (beside the other os calls that tests replace)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    flush_to_disk(target.parent)
+
+
+@contextmanager
+def storage_errors(doing: str) -> Iterator[None]:
+    """Turn what the operating system refuses into one sentence.
+
+    Args:
+        doing: What was being done, to follow "cannot": `write the store in /data/prepared`.
+
+    Raises:
+        StorageError: For any OSError inside.
+    """
+    try:
+        yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(f"{file} cannot be written: {reason}. Free the disk or choose another folder.") from error
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+            raise StorageError(f"cannot {doing}: the disk is full. Free some space and try again.") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StorageError(f"cannot {doing}: the folder may not be written to. Choose another one.") from error
+        raise StorageError(f"cannot {doing}: {error.strerror or error}.") from error
 
 
-def _force_folder(folder: Path) -> None:
-    """Force a folder's list of names onto the disk, where the system can do that."""
-    if os.name != "posix":
+def temporary_beside(target: Path) -> Path:
+    """A name for something unfinished, in the folder of `target`, that nobody else uses."""
+    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
+
+
+def remove_abandoned(target: Path) -> None:
+    """Remove unfinished things of the same target that a killed process left a day ago or more."""
+    for left in target.parent.glob(f".{target.name}.*{TEMPORARY_SUFFIX}"):
+        try:
+            if time.time() - left.stat().st_mtime < ABANDONED_AFTER_SECONDS:
+                continue
+        except FileNotFoundError:  # another process tidied up at the same moment
+            continue
+        remove(left)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all it holds, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Ask the operating system to write a file or a folder's list of names to the disk itself."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folders
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import resource
 import shutil
@@ -12,6 +13,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
@@ -19,11 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mer_bench import __version__, registry
+from mer_bench.atomic import remove_abandoned, storage_errors, temporary_beside, write_atomically
 from mer_bench.cards import DatasetCard, ModelCard
 from mer_bench.config import Settings, TrainerSettings, merge_settings, split_settings, validated
 from mer_bench.data.locations import StoreKey, data_root
 from mer_bench.data.preparation import open_or_prepare, resolve
-from mer_bench.errors import MerBenchError, RequestError, RunError, StorageError, UnknownNameError
+from mer_bench.errors import MerBenchError, OutOfMemoryError, RequestError, RunError, StorageError, UnknownNameError
 from mer_bench.records import (
     Cost,
     Epoch,
@@ -235,6 +238,7 @@ def run(request: RunRequest, listener: Listener | None = None) -> Record:
     planned = plan(request)
     device = open_device(request)
     listener.run_started(planned)
+    _check_writable(request.out)
     store = open_or_prepare(planned.key, data_root(request.data_root), listener.preparing)
     return _Run(planned, store, device, listener).finish()
 
@@ -280,7 +284,11 @@ class _Run:
         self.folder = record_folder(planned.request.out, (planned.dataset, planned.model))
 
     def finish(self) -> Record:
-        _writable(self.folder, self.plan.request.out)
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # The second are those of files that were themselves being staged.
+            remove_abandoned(self.folder / self.name)
+            remove_abandoned(self.folder / f".{self.name}")
         try:
             trained = self._train()
             # Selection is frozen from here on: the first and only time that the test split is read.
@@ -289,7 +297,11 @@ class _Run:
             self._write_failure(error)
             raise
         except Exception as error:  # a plugin's code may fail in any way; the record says how
-            failure = RunError(f"{self.plan.model} failed: {type(error).__name__}: {error}")
+            failure: RunError
+            if isinstance(error, MemoryError):
+                failure = OutOfMemoryError(f"the machine's memory was exhausted while {self.plan.model} was run.")
+            else:
+                failure = RunError(f"{self.plan.model} failed: {type(error).__name__}: {error}")
             self._write_failure(failure)
             raise failure from error
         return self._write(trained, test)
@@ -339,44 +351,43 @@ class _Run:
         return predictions_of(split, self.store.identifiers(name), self.store.classes, scores)
 
     def _write(self, trained: Trained, test: Predictions) -> Record:
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         from mer_bench.metrics import score
         from mer_bench.predictions import read_predictions, write_predictions
         from mer_bench.records import write_record
 
-        staged = {file: file.with_name(f".{file.name}.new") for file in self._files()}
+        staged = {file: temporary_beside(file) for file in self._files()}
         predictions, weights, document = staged
-        try:
-            checksum = write_predictions(staged[predictions], test)
-            # The scores are those of the stored file, whose log-probabilities are rounded.
-            scores = score(read_predictions(staged[predictions]))
-            tensors = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
-            save_file(tensors, staged[weights])
-            record = self._record(
-                status="done",
-                selection=trained.selection,
-                dev=trained.dev,
-                test=scores,
-                predictions=PredictionsFile(file=predictions.name, sha256=checksum, utterances=test.utterances),
-                cost=self._cost(trained.seconds),
-            )
-            write_record(staged[document], record)
-            # An older record of the same run goes first: a kill in between leaves no record, never a
-            # record beside another run's predictions.
-            document.unlink(missing_ok=True)
-            for file, new in staged.items():
-                new.replace(file)
-        except OSError as error:
-            raise StorageError(
-                f"the results could not be written to {self.plan.request.out}: {error.strerror}. "
-                "Free some space or choose another folder with --out, and run again."
-            ) from error
-        finally:
-            for new in staged.values():
-                new.unlink(missing_ok=True)
+        with self._writing():
+            try:
+                checksum = write_predictions(staged[predictions], test)
+                # The scores are those of the stored file, whose log-probabilities are rounded.
+                scores = score(read_predictions(staged[predictions]))
+                tensors = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
+                write_atomically(staged[weights], save(tensors))
+                record = self._record(
+                    status="done",
+                    selection=trained.selection,
+                    dev=trained.dev,
+                    test=scores,
+                    predictions=PredictionsFile(file=predictions.name, sha256=checksum, utterances=test.utterances),
+                    cost=self._cost(trained.seconds),
+                )
+                write_record(staged[document], record)
+                # An older record of the same run goes first: a kill in between leaves no record, never a
+                # record beside another run's predictions.
+                document.unlink(missing_ok=True)
+                for file, new in staged.items():
+                    new.replace(file)
+            finally:
+                for new in staged.values():
+                    new.unlink(missing_ok=True)
         self.listener.run_ended(record)
         return record
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return storage_errors(f"write records to {self.plan.request.out}")
 
     def _files(self) -> tuple[Path, Path, Path]:
         """Predictions, weights and record, in the order in which they take their names."""
@@ -515,17 +526,16 @@ def predictions_of(
     )
 
 
-def _writable(folder: Path, given: Path) -> None:
-    """Fail before an hour of training rather than after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{time.time_ns()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise StorageError(
-            f"records cannot be written to {given}: {error.strerror}. Choose another folder with --out."
-        ) from None
+def _check_writable(out: Path) -> None:
+    """Fail before an hour of training rather than after it; makes no folder yet."""
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    reason = ""
+    if not existing.is_dir():
+        reason = f"{existing} is a file"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        reason = "the folder may not be written to"
+    if reason:
+        raise StorageError(f"cannot write records to {out}: {reason}. Choose another folder with --out.")
 
 
 def source_commit() -> str | None:

@@ -245,7 +245,11 @@ def test_sound_tree_has_no_fault(tmp_path: Path) -> None:
         ("mer_bench/registry.py", "from . import api", "registry.py:1: registry imports api"),
         ("mer_bench/registry.py", "def f():\n    from .api import Model", "registry.py:2: registry imports api"),
         ("mer_bench/data/store.py", "from ..nn.graph import X", "store.py:1: data imports nn"),
-        ("mer_bench/data/store.py", "import importlib\nimportlib.import_module('mer_bench.cli')", ":2: data imports cli"),
+        (
+            "mer_bench/data/store.py",
+            "import importlib\nimportlib.import_module('mer_bench.cli')",
+            ":2: data imports cli",
+        ),
         ("mer_bench/registry.py", "import mer_bench", "registry.py:1: registry imports __init__"),
         ("mer_bench/helpful.py", "", "mer_bench/helpful.py: the room helpful has no layer"),
         ("mer_bench/cli/run.py", "from mer_bench.nowhere import X", "the room nowhere, which has no layer"),

@@ -99,7 +99,7 @@ def test_dataset_card_is_read_in_full() -> None:
     ("old", "new", "expected"),
     [
         ('title = "MMGCN"\n', "", "models/x/card.toml is not a complete card: 'title': Field required."),
-        ('summary = "A graph', "summarry = 1\nsummary = \"A graph", "'summarry': Extra inputs are not permitted."),
+        ('summary = "A graph', 'summarry = 1\nsummary = "A graph', "'summarry': Extra inputs are not permitted."),
         ('"model:Mmgcn"', '"model"', "'entry': String should match pattern"),
         ('"model:Mmgcn"', '"../model:Mmgcn"', "'entry': String should match pattern"),
         ('"config:MmgcnConfig"', "3", "'config': Input should be a valid string"),
@@ -123,14 +123,26 @@ def test_fault_of_a_model_card_is_one_sentence_with_the_key(old: str, new: str, 
     ("old", "new", "expected"),
     [
         ('classes = ["good", "bad"]', 'classes = ["good"]', "'label_sets.mood.classes': Tuple should have at least 2"),
-        ('sources = ["talks.csv"]', 'sources = ["talk.csv"]', "words is made from talk.csv, which sources does not list"),
+        (
+            'sources = ["talks.csv"]',
+            'sources = ["talk.csv"]',
+            "words is made from talk.csv, which sources does not list",
+        ),
         ("audio = 0 }", "face = 0 }", "feature set words has face, which modalities does not list"),
-        ("audio = 0 }", "audio = -1 }", "'feature_sets.words.widths.audio': Input should be greater than or equal to 0"),
+        (
+            "audio = 0 }",
+            "audio = -1 }",
+            "'feature_sets.words.widths.audio': Input should be greater than or equal to 0",
+        ),
         ("[counts.official.train]", "[counts.loso.train]", "counts names protocol loso, which protocols does not list"),
-        ("[counts.official.train]", "[counts.official.valid]", "'counts.official.valid.[key]': Input should be 'train'"),
+        (
+            "[counts.official.train]",
+            "[counts.official.valid]",
+            "'counts.official.valid.[key]': Input should be 'train'",
+        ),
         ('licence = "public domain"\n', "", "'licence': Field required"),
         ('name = "talks.csv"', 'name = "talks.csv"\nsha256 = "abc"', "'sources.0.sha256': String should match pattern"),
-        ("[label_sets.mood]", "[label_sets.\"my mood\"]", "'label_sets.my mood.[key]': String should match pattern"),
+        ("[label_sets.mood]", '[label_sets."my mood"]', "'label_sets.my mood.[key]': String should match pattern"),
     ],
 )
 def test_fault_of_a_dataset_card_is_one_sentence_with_the_key(old: str, new: str, expected: str) -> None:

@@ -163,8 +163,7 @@ def test_long_value_is_cut() -> None:
         ),
         (
             {"class_weights": [1, "many"]},
-            "class_weights must be one of none, inverse, a list of numbers above 0, "
-            "but is [1, 'many'].",
+            "class_weights must be one of none, inverse, a list of numbers above 0, but is [1, 'many'].",
         ),
     ],
     ids=str,

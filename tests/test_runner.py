@@ -233,7 +233,7 @@ def test_a_full_disk_leaves_no_record_and_no_scrap(request_here: RunRequest, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(predictions, "write_predictions", full)
-    with pytest.raises(StorageError, match="No space left on device"):
+    with pytest.raises(StorageError, match="the disk is full"):
         runner.run(request_here)
     assert [file for file in request_here.out.rglob("*") if file.is_file()] == []
 
@@ -246,7 +246,7 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_training(
     monkeypatch.setattr(Trainer, "fit", _fail(AssertionError("it trained first")))
     blocked = request_here.out
     blocked.write_text("a file where a folder should be")
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="cannot write records to"):
         runner.run(request_here)
 
 

@@ -22,15 +22,9 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from mer_bench import __version__
+from mer_bench.atomic import TEMPORARY_SUFFIX, flush_to_disk, remove_abandoned, storage_errors, temporary_beside
 from mer_bench.cards import DatasetCard, Source
-from mer_bench.data.files import (
-    TEMPORARY_SUFFIX,
-    difference_from_pin,
-    flush_to_disk,
-    remove_abandoned,
-    storage_errors,
-    temporary_beside,
-)
+from mer_bench.data.files import difference_from_pin
 from mer_bench.data.locations import raw_folder
 from mer_bench.errors import (
     DataError,

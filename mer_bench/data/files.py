@@ -1,23 +1,12 @@
-"""Files whose content is known by checksum, and writing that leaves a whole file or none."""
+"""Files whose content is known: checksums, and the pins of published files."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
-import secrets
-import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mer_bench.cards import Source
-from mer_bench.errors import DataError, StorageError
-
-TEMPORARY_SUFFIX = ".partial"
-ABANDONED_AFTER_SECONDS = 24 * 3600.0
-"""Longer than any preparation or download: what is older was left by a process that was killed."""
+from mer_bench.errors import DataError
 
 _CHUNK_BYTES = 1 << 20
 
@@ -67,100 +56,3 @@ def check_pin(file: Path, source: Source) -> None:
     """
     if difference := difference_from_pin(file, source):
         raise DataError(f"{file} is not the published {source.name}: {difference}. Obtain the file again.")
-
-
-@contextmanager
-def storage_errors(doing: str) -> Iterator[None]:
-    """Turn what the operating system refuses into one sentence.
-
-    Args:
-        doing: What was being done, to follow "cannot": `write the store in /data/prepared`.
-
-    Raises:
-        StorageError: For any OSError inside.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-            raise StorageError(f"cannot {doing}: the disk is full. Free some space and try again.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(f"cannot {doing}: the folder may not be written to. Choose another one.") from error
-        raise StorageError(f"cannot {doing}: {error.strerror or error}.") from error
-
-
-def temporary_beside(target: Path) -> Path:
-    """A name for something unfinished, in the folder of `target`, that nobody else uses."""
-    return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
-
-
-def remove_abandoned(target: Path) -> None:
-    """Remove unfinished things of the same target that a killed process left a day ago or more."""
-    for left in target.parent.glob(f".{target.name}.*{TEMPORARY_SUFFIX}"):
-        try:
-            if time.time() - left.stat().st_mtime < ABANDONED_AFTER_SECONDS:
-                continue
-        except FileNotFoundError:  # another process tidied up at the same moment
-            continue
-        remove(left)
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder with all it holds, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def flush_to_disk(path: Path) -> None:
-    """Ask the operating system to write a file or a folder's list of names to the disk itself."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folders
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(target: Path, content: bytes) -> None:
-    """Write a file that is there as a whole or, after a kill at any moment, as it was before.
-
-    Raises:
-        StorageError: If it cannot be written; the unfinished file is gone.
-    """
-    with storage_errors(f"write {target}"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(target)
-        unfinished = temporary_beside(target)
-        try:
-            with unfinished.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        flush_to_disk(target.parent)
-
-
-def copy_atomically(file: Path, target: Path) -> None:
-    """Copy a file so that the copy is there as a whole or not at all.
-
-    Raises:
-        StorageError: If it cannot be copied; the unfinished copy is gone.
-    """
-    with storage_errors(f"copy {file} to {target}"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(target)
-        unfinished = temporary_beside(target)
-        try:
-            with file.open("rb") as source, unfinished.open("wb") as stream:
-                shutil.copyfileobj(source, stream, _CHUNK_BYTES)
-                stream.flush()
-                os.fsync(stream.fileno())
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        flush_to_disk(target.parent)

@@ -32,16 +32,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mer_bench import __version__
+from mer_bench.atomic import flush_to_disk, remove, remove_abandoned, storage_errors, temporary_beside
 from mer_bench.cards import SplitName
-from mer_bench.data.files import (
-    flush_to_disk,
-    remove,
-    remove_abandoned,
-    sha256_of,
-    sha256_of_file,
-    storage_errors,
-    temporary_beside,
-)
+from mer_bench.data.files import sha256_of, sha256_of_file
 from mer_bench.data.locations import StoreKey
 from mer_bench.errors import DataError, MissingDataError, PluginError, UnknownNameError
 

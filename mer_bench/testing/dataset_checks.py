@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -195,7 +194,11 @@ def _expect_rows(content: StoreContent) -> None:
     if (np.diff(offsets) < 1).any():
         raise Failed("a dialogue has no utterance: offsets should rise.")
     rows, dialogues = int(offsets[-1]), len(offsets) - 1
-    lengths: dict[str, tuple[Sized, int]] = {"speakers": (content.speakers, rows), "labels": (content.labels, rows), "splits": (splits, dialogues)}
+    lengths: dict[str, tuple[Sized, int]] = {
+        "speakers": (content.speakers, rows),
+        "labels": (content.labels, rows),
+        "splits": (splits, dialogues),
+    }
     lengths["utterance_ids"] = (content.utterance_ids, rows)
     lengths["dialogue_ids"] = (content.dialogue_ids, dialogues)
     for name, (values, expected) in lengths.items():

@@ -21,9 +21,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from mer_bench.data import files as files_module
+from mer_bench.atomic import TEMPORARY_SUFFIX, remove_abandoned, temporary_beside
+from mer_bench import atomic
 from mer_bench.data import store as store_module
-from mer_bench.data.files import TEMPORARY_SUFFIX, remove_abandoned, temporary_beside
 from mer_bench.data.store import SPLITS, Store, StoreContent, check_content, open_store, write_store
 from mer_bench.errors import DataError, MissingDataError, PluginError, StorageError, UnknownNameError
 
@@ -380,7 +380,7 @@ def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path: Path, monke
     for left in (old, fresh):
         left.mkdir()
         (left / "labels.npy").write_bytes(b"")
-    os.utime(old, (0, time.time() - files_module.ABANDONED_AFTER_SECONDS - 1))
+    os.utime(old, (0, time.time() - atomic.ABANDONED_AFTER_SECONDS - 1))
     remove_abandoned(tmp_path / "store")
     assert not old.exists()
     assert fresh.exists()
