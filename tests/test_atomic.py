@@ -38,8 +38,8 @@ def test_a_file_has_the_usual_permissions(tmp_path: Path) -> None:
     ("number", "reason"),
     [
         (errno.ENOSPC, "the disk is full"),
-        (errno.EROFS, "may not be written to"),
-        (errno.EACCES, "may not be written to"),
+        (errno.EROFS, "the folder may not be"),
+        (errno.EACCES, "the folder may not be"),
     ],
 )
 def test_a_failure_keeps_the_old_file_and_leaves_nothing(
