@@ -90,7 +90,7 @@ class TestShape:
         counts = registry.datasets().find("meld-synthetic").card.counts["official"]
         for index, split in enumerate(SPLITS):
             lengths = lengths_of(content, index)
-            assert (len(lengths), sum(lengths)) == (counts[split].dialogues, counts[split].utterances)  # type: ignore[index]
+            assert (len(lengths), sum(lengths)) == (counts[split].dialogues, counts[split].utterances)
 
     @pytest.mark.parametrize("split", [0, 1, 2])
     def test_lengths_and_speakers_are_melds(self, content: StoreContent, split: int) -> None:
