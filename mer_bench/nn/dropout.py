@@ -7,7 +7,7 @@ networks that is a quarter of an epoch.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 _LEVELS = 1 << 16
 
@@ -39,3 +39,10 @@ def dropout(values: Tensor, rate: float, training: bool) -> Tensor:
     if not training or rate == 0:
         return values
     return values * dropout_factors(values.shape, rate, values)
+
+
+class Dropout(nn.Dropout):
+    """The same as a module."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        return dropout(values, self.p, self.training)

@@ -6,7 +6,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from mer_bench.nn.dropout import Dropout
+from mer_bench.nn.recurrent import GruWeights, TurnOrder, gru_chain
 
 
 def sinusoidal_positions(turns: int, width: int) -> Tensor:
@@ -39,24 +41,26 @@ class LearnedPositions(nn.Module):
 class ContextGru(nn.Module):
     """A bidirectional GRU over the turns of each dialogue; padding takes no part in either direction.
 
+    Args:
+        width: Width of input and result, half of it from each direction; even.
+        layers: GRUs on top of each other.
+        dropout: Dropped share between them.
+
     Shapes:
-        states: (B, T, width), float. lengths: (B,), long, each at least 1.
+        states: (B, T, width), float. order: of the batch, both directions.
         returns: (B, T, width), float; zero on padding.
     """
 
     def __init__(self, width: int, layers: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
-        self.gru = nn.GRU(
-            width,
-            width // 2,
-            num_layers=layers,
-            bidirectional=True,
-            batch_first=True,
-            dropout=dropout if layers > 1 else 0.0,
-        )
+        self.cells = nn.ModuleList([GruWeights([width], width // 2) for _ in range(layers)])
+        self.dropout = Dropout(dropout)
 
-    def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
-        packed = pack_padded_sequence(states, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        context, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=states.shape[1])
-        assert isinstance(context, Tensor)
-        return context  # (B, T, width)
+    def forward(self, states: Tensor, order: TurnOrder) -> Tensor:
+        for number, cell in enumerate(self.cells):
+            assert isinstance(cell, GruWeights)
+            if number:
+                states = self.dropout(states)
+            gates = torch.baddbmm(cell.input_bias, order.pack(states), cell.inputs[0])  # (2, N, 3 width / 2)
+            states = order.unpack(gru_chain(gates, cell, order))  # (B, T, width)
+        return states

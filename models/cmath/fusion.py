@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mer_bench.nn.dropout import Dropout
 from mer_bench.nn.masking import masked_softmax
 
 LOWEST_LOG_VARIANCE, HIGHEST_LOG_VARIANCE = -6.0, 3.0
@@ -125,7 +126,7 @@ class VariationalFusion(nn.Module):
         self.experts = nn.ModuleDict(
             {name: nn.Linear(width, 2 * latent if variational else latent) for name in modalities}
         )
-        self.fuse = nn.Sequential(nn.Dropout(dropout), nn.Linear(latent + width, width), nn.GELU(), nn.Dropout(dropout))
+        self.fuse = nn.Sequential(Dropout(dropout), nn.Linear(latent + width, width), nn.GELU(), nn.Dropout(dropout))
 
     def forward(self, fine: Mapping[str, Tensor], present: Tensor) -> Coarse:
         maps = torch.stack([expert(fine[name]) for name, expert in self.experts.items()])  # (K, B, T, 2 d_z or d_z)

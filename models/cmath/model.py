@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from mer_bench.api import Auxiliary, Batch, InputSpec, LossTerm, Model, Output, Settings
 from mer_bench.errors import DataError, SettingError
 from mer_bench.nn.attention import key_set
+from mer_bench.nn.dropout import Dropout
 from mer_bench.nn.encoders import ContextGru, LearnedPositions, sinusoidal_positions
 from mer_bench.nn.masking import masked_mean
+from mer_bench.nn.recurrent import turn_order
 
 from .config import CmathConfig
 from .distillation import agreement, latent_loss, response_loss
@@ -37,7 +39,7 @@ class DialogueEncoding(nn.Module):
         self.position_scale = settings.position_scale
         self.sinusoidal = settings.positions == "sinusoidal"
         self.learned = LearnedPositions(LEARNED_TURNS, width) if settings.positions == "learned" else None
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         with_gru = settings.context == "gru"
         self.contexts = nn.ModuleDict(
             {name: ContextGru(width, settings.context_layers, settings.dropout) for name in spec.widths}
@@ -52,6 +54,7 @@ class DialogueEncoding(nn.Module):
 
     def forward(self, compressed: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         turns = batch.mask.shape[1]
+        order = turn_order(batch.lengths, turns) if self.contexts else None
         encoded = {}
         for name, state in compressed.items():
             there = batch.present[name].unsqueeze(-1)
@@ -64,7 +67,7 @@ class DialogueEncoding(nn.Module):
                 value = value + self.position_scale * sinusoidal_positions(turns, value.shape[-1]).to(value)
             value = self.dropout(value)  # (B, T, d)
             if self.contexts:
-                value = value + self.dropout(self.contexts[name](value, batch.lengths))  # (B, T, d)
+                value = value + self.dropout(self.contexts[name](value, order))  # (B, T, d)
             encoded[name] = value
         return encoded
 
@@ -95,7 +98,7 @@ class Cmath(Model):
             )
         self.central = names if settings.central == "all" else (settings.central,)
         width = settings.hidden_dim
-        self.feature_dropout = nn.Dropout(settings.feature_dropout)
+        self.feature_dropout = Dropout(settings.feature_dropout)
         self.compressors = nn.ModuleDict(
             {
                 name: ModalityReconstruction(size, width, settings.levels, settings.kernel, settings.skips)
@@ -125,7 +128,7 @@ class Cmath(Model):
             noise=settings.latent_noise,
         )
         self.teacher = nn.Linear(width, spec.class_count)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.students = nn.ModuleDict({name: nn.Linear(width, spec.class_count) for name in self.central})
 
     def forward(self, batch: Batch) -> Output:

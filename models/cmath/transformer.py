@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mer_bench.nn.attention import DialogueAttention, KeySet
+from mer_bench.nn.dropout import Dropout
 
 NONE = "none"
 """Name of the gate's option to take nothing from any auxiliary."""
@@ -66,7 +67,7 @@ class FeedForward(nn.Sequential):
     def __init__(self, settings: StackSettings) -> None:
         inner = settings.feedforward * settings.width
         super().__init__(
-            nn.Linear(settings.width, inner), nn.GELU(), nn.Dropout(settings.dropout), nn.Linear(inner, settings.width)
+            nn.Linear(settings.width, inner), nn.GELU(), Dropout(settings.dropout), nn.Linear(inner, settings.width)
         )
 
 
@@ -101,7 +102,7 @@ class CmaLayer(nn.Module):
         self.cross_attentions = nn.ModuleDict({name: settings.attention(to_itself=False) for name in auxiliaries})
         self.feedforward_norm = nn.LayerNorm(width)
         self.feedforward = FeedForward(settings)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(
         self,
@@ -186,7 +187,7 @@ class SymmetricLayer(nn.Module):
             self.cross_attention = settings.attention(to_itself=False)
         self.feedforward_norm = nn.LayerNorm(width)
         self.feedforward = FeedForward(settings)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(
         self,

@@ -313,7 +313,7 @@ def test_the_residual_stream_is_the_central_modalitys_alone() -> None:
     open_gate, _ = model(encoded, keys, None)
     assert not torch.allclose(open_gate["text"], model(other, keys, None)[0]["text"])
     with torch.no_grad():
-        for layer in model.stacks["text"]:  # type: ignore[union-attr]
+        for layer in model.stacks["text"]:
             layer.gate.none.fill_(1e6)
     shut, gates = model(encoded, keys, None)
     assert torch.equal(shut["text"], model(other, keys, None)[0]["text"])
@@ -761,7 +761,7 @@ def test_diagnostics_belong_to_what_they_are_named_after() -> None:
     assert found["gate_text_visual"] > 0
     assert found["gate_text_none"] > 0
     with torch.no_grad():
-        for layer in model.transformer.stacks["visual"]:  # type: ignore[union-attr,operator,index]
+        for layer in model.transformer.stacks["visual"]:
             layer.gate.none.fill_(1e6)
         for name, log_variance in (("text", -1.0), ("visual", 0.5)):
             expert = model.fusion.experts[name]

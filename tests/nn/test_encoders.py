@@ -6,8 +6,10 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from mer_bench.nn.encoders import ContextGru, LearnedPositions, sinusoidal_positions
+from mer_bench.nn.recurrent import GruWeights, turn_order
 
 
 def test_sinusoidal_positions_by_hand() -> None:
@@ -27,16 +29,22 @@ def test_learned_positions_share_the_last_row() -> None:
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_a_dialogue_alone_and_padded_gives_the_same(layers: int) -> None:
+def test_context_encoder_agrees_with_pytorchs_gru_on_each_dialogue_alone(layers: int) -> None:
     torch.manual_seed(0)
     encoder = ContextGru(6, layers).double()
+    theirs = nn.GRU(6, 3, num_layers=layers, bidirectional=True, batch_first=True).double()
+    for number, cell in enumerate(encoder.cells):
+        assert isinstance(cell, GruWeights)
+        for direction, suffix in enumerate(("", "_reverse")):
+            names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            cell.load_cell(direction, *(getattr(theirs, f"{name}_l{number}{suffix}") for name in names))
     lengths = torch.tensor([2, 5, 1])
-    states = torch.randn(3, 5, 6, dtype=torch.float64)
-    garbage = torch.arange(5) >= lengths.unsqueeze(1)
-    states[garbage] = 1e6
-    got = encoder(states, lengths)
-    assert got.shape == (3, 5, 6)
+    states = torch.randn(3, 7, 6, dtype=torch.float64)
+    padding = torch.arange(7) >= lengths.unsqueeze(1)
+    states[padding] = float("nan")
+    got = encoder(states, turn_order(lengths, 7))
+    assert got.shape == (3, 7, 6)
     for dialogue, length in enumerate(lengths.tolist()):
-        alone = encoder(states[dialogue : dialogue + 1, :length], torch.tensor([length]))
-        torch.testing.assert_close(got[dialogue, :length], alone[0])
-    assert bool((got[garbage] == 0).all())
+        expected = theirs(states[dialogue : dialogue + 1, :length])[0][0]
+        torch.testing.assert_close(got[dialogue, :length], expected)
+    assert bool((got[padding] == 0).all())
