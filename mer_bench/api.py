@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from mer_bench.cards import DatasetCard, FeatureSet, LabelSet, ModelCard, Protocol, Source
+from mer_bench.cards import DatasetCard, FeatureSet, LabelSet, ModelCard, Protocol, Source, SplitName
 from mer_bench.config import Field, Settings, TrainerSettings, Tune
 from mer_bench.data.batches import NO_LABEL, Batch, Split
 from mer_bench.data.preparation import PreparationRequest
@@ -41,6 +41,7 @@ __all__ = [
     "Settings",
     "Source",
     "Split",
+    "SplitName",
     "StoreContent",
     "TrainerSettings",
     "Tune",

@@ -14,6 +14,7 @@ import torch
 
 import mer_bench
 from mer_bench import runner
+from mer_bench.data import preparation
 from mer_bench.data.store import Store
 from mer_bench.errors import (
     DivergedError,
@@ -119,7 +120,7 @@ def test_the_test_split_is_closed_until_the_epoch_is_chosen(
 ) -> None:
     from mer_bench.trainer import Trainer
 
-    real_open, real_fit = runner.open_or_prepare, Trainer.fit
+    real_open, real_fit = preparation.open_or_prepare, Trainer.fit
 
     def guarded_open(*args: Any, **options: Any) -> Store:
         store = real_open(*args, **options)

@@ -250,6 +250,7 @@ def test_a_fitted_model_has_one_epoch_and_no_loss() -> None:
     class Prior(FittedModel):
         def __init__(self, spec: InputSpec, settings: Settings) -> None:
             super().__init__(spec, settings)
+            self.counts: Tensor
             self.register_buffer("counts", torch.zeros(spec.class_count))
 
         def fit(self, train: Any) -> None:
@@ -261,7 +262,7 @@ def test_a_fitted_model_has_one_epoch_and_no_loss() -> None:
 
     trained = make(Prior).fit(TRAIN, DEV, score_dev)
     assert trained.selection.ended == "fitted"
-    assert trained.model.counts.sum() == TRAIN.utterance_count
+    assert trained.model.state_dict()["counts"].sum() == TRAIN.utterance_count
     assert len(trained.curve) == 1
 
 

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mer_bench.api import Dataset, DatasetCard, PreparationRequest, StoreContent
-from mer_bench.cards import SplitName
+from mer_bench.api import Dataset, DatasetCard, PreparationRequest, SplitName, StoreContent
 from mer_bench.data.scaling import Standardiser
 from mer_bench.data.store import SPLITS
 from mer_bench.data.tables import check_counts, read_table
