@@ -49,6 +49,11 @@ class DialogueAttention(nn.Module):
         width: Width of queries, keys and result; a multiple of heads.
         speaker_bias: Add a learned number to the score of a head (start 0) where query and key have
             the same speaker.
+        reach: Add a learned number to the score of a head for each distance between query and key, those
+            beyond `reach` turns alike; 0 is without. It starts with OWN_TURN_BIAS on the query's own
+            turn, so that a query finds the same utterance in another modality, and falls off with
+            the distance at a slope that differs by head (as in Press et al. 2022, "Train Short, Test
+            Long", section 3, but learned and clipped as in Shaw et al. 2018, section 3.2).
         dropout: Dropped share of the attention weights.
 
     Shapes:
@@ -57,7 +62,9 @@ class DialogueAttention(nn.Module):
         returns: (B, T, width); zero where the key set is empty.
     """
 
-    def __init__(self, width: int, heads: int, speaker_bias: bool = False, dropout: float = 0.0) -> None:
+    def __init__(
+        self, width: int, heads: int, speaker_bias: bool = False, dropout: float = 0.0, reach: int = 0
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
@@ -65,6 +72,8 @@ class DialogueAttention(nn.Module):
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.result = nn.Linear(width, width)
         self.speaker_bias = nn.Parameter(torch.zeros(heads)) if speaker_bias else None
+        self.reach = reach
+        self.distance_bias = nn.Parameter(_first_distance_bias(heads, reach)) if reach else None
 
     def forward(self, queries: Tensor, source: Tensor, keys: KeySet, same_speaker: Tensor | None = None) -> Tensor:
         shape = (*queries.shape[:2], self.heads, -1)
@@ -73,13 +82,33 @@ class DialogueAttention(nn.Module):
         key = key.view(shape).transpose(1, 2)  # (B, heads, T, width / heads)
         value = value.view(shape).transpose(1, 2)  # (B, heads, T, width / heads)
         mask = keys.allowed
+        if self.distance_bias is not None:
+            mask = self._distances(queries.shape[1]).masked_fill(~mask, float("-inf"))  # (B, heads, T, T)
         if self.speaker_bias is not None:
             assert same_speaker is not None, "speaker_bias needs same_speaker"
             bias = self.speaker_bias.view(-1, 1, 1) * same_speaker  # (B, heads, T, T)
-            mask = bias.masked_fill(~mask, float("-inf"))
+            mask = bias + mask if self.distance_bias is not None else bias.masked_fill(~mask, float("-inf"))
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=dropout
         )  # (B, heads, T, width / heads)
         result: Tensor = self.result(mixed.transpose(1, 2).flatten(2))  # (B, T, width)
         return result.masked_fill(~keys.found, 0)
+
+    def _distances(self, turns: int) -> Tensor:
+        """The bias of every pair of turns: (heads, T, T)."""
+        assert self.distance_bias is not None
+        turn = torch.arange(turns, device=self.distance_bias.device)
+        offset = (turn - turn.unsqueeze(1)).clamp(-self.reach, self.reach) + self.reach  # (T, T)
+        return self.distance_bias[:, offset]
+
+
+OWN_TURN_BIAS = 3.0
+_SLOPES = (0.0, 0.1, 0.3, 0.6)
+
+
+def _first_distance_bias(heads: int, reach: int) -> Tensor:
+    """Start of the learned bias by signed distance: (heads, 2 reach + 1)."""
+    distance = torch.arange(-reach, reach + 1).abs()
+    slope = torch.tensor([_SLOPES[head % len(_SLOPES)] for head in range(heads)])
+    return OWN_TURN_BIAS * (distance == 0) - slope.unsqueeze(1) * distance

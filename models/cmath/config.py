@@ -24,7 +24,9 @@ class CmathConfig(Settings):
         feature_dropout: Dropped share of input values; the reconstruction's target stays whole.
         context: `gru` puts a bidirectional GRU over the dialogue before the stacks, one a modality.
         context_layers: Layers of that GRU.
-        positions: Position encoding.
+        positions: Position encoding; `relative` is a learned bias of each attention by distance, which
+            starts high on the own turn.
+        reach: Distance in turns up to which relative positions are told apart.
         position_scale: Factor on the sinusoidal encoding; the layer norm before it gives deviation 1.
         speakers: Whether a learned vector of the speaker is added to each utterance.
         window: Attention reaches this many turns to each side; 0 is the whole dialogue.
@@ -59,8 +61,9 @@ class CmathConfig(Settings):
     feature_dropout: Annotated[float, Field(ge=0, lt=1), Tune(low=0.0, high=0.5, step=0.1)] = 0.0
     context: Annotated[Literal["none", "gru"], Tune()] = "gru"
     context_layers: Annotated[int, Field(ge=1, le=4)] = 1
-    positions: Annotated[Literal["sinusoidal", "learned", "none"], Tune()] = "sinusoidal"
+    positions: Annotated[Literal["sinusoidal", "learned", "relative", "none"], Tune()] = "sinusoidal"
     position_scale: Annotated[float, Field(ge=0, le=10)] = 0.3
+    reach: Annotated[int, Field(ge=1, le=1000)] = 5
     speakers: Annotated[bool, Tune()] = True
     window: Annotated[int, Field(ge=0, le=1000), Tune(choices=(0, 4, 8, 16))] = 0
     speaker_bias: bool = False

@@ -116,6 +116,7 @@ class Cmath(Model):
             dropout=settings.dropout,
             attention_dropout=settings.attention_dropout,
             speaker_bias=settings.speaker_bias,
+            reach=settings.reach if settings.positions == "relative" else 0,
         )
         transformer = CmaTransformer if settings.fusion == "asymmetric" else SymmetricTransformer
         self.transformer = transformer(stack, names, self.central)

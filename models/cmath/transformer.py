@@ -30,10 +30,13 @@ class StackSettings:
     dropout: float
     attention_dropout: float
     speaker_bias: bool
+    reach: int = 0
 
     def attention(self, to_itself: bool) -> DialogueAttention:
         """An attention of these sizes; only the one of a stream to itself has a bias for the speaker."""
-        return DialogueAttention(self.width, self.heads, to_itself and self.speaker_bias, self.attention_dropout)
+        return DialogueAttention(
+            self.width, self.heads, to_itself and self.speaker_bias, self.attention_dropout, self.reach
+        )
 
 
 class Gate(nn.Module):

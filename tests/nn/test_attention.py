@@ -92,3 +92,24 @@ def test_dropout_of_weights_is_off_in_evaluation() -> None:
     assert torch.equal(ours(source, source, keys), ours(source, source, keys))
     ours.train()
     assert not torch.equal(ours(source, source, keys), ours(source, source, keys))
+
+
+def test_relative_positions_are_a_bias_by_distance_that_starts_on_the_own_turn() -> None:
+    ours = attention(reach=2)
+    assert ours.distance_bias is not None
+    torch.testing.assert_close(ours.distance_bias[0], torch.tensor([0.0, 0.0, 3.0, 0.0, 0.0]).to(ours.distance_bias))
+    torch.testing.assert_close(ours.distance_bias[1], torch.tensor([-0.2, -0.1, 3.0, -0.1, -0.2]).to(ours.distance_bias))
+    bias = ours._distances(4)
+    assert bias[1, 0].tolist() == pytest.approx([3.0, -0.1, -0.2, -0.2])  # beyond the reach all alike
+    assert bias[1, 3].tolist() == pytest.approx([-0.2, -0.2, -0.1, 3.0])
+
+
+def test_a_large_bias_on_the_own_turn_reads_that_utterance_alone() -> None:
+    ours = attention(reach=1)
+    queries, source = torch.randn(2, 5, 8, dtype=torch.float64), torch.randn(2, 5, 8, dtype=torch.float64)
+    keys = key_set(torch.ones(2, 5, dtype=torch.bool))
+    with torch.no_grad():
+        assert ours.distance_bias is not None
+        ours.distance_bias.zero_()[:, 1] = 1e4
+        alone = ours.result(ours.key_value(source).chunk(2, dim=-1)[1])
+        torch.testing.assert_close(ours(queries, source, keys), alone)
