@@ -14,6 +14,9 @@ class DialogueRnnConfig(Settings):
     """Settings of DialogueRNN; the defaults are those of the published code for MELD.
 
     Attributes:
+        input_width: Width of a layer that brings the features to one scale before the recurrences: a
+            linear map, a layer norm and a GELU (ours; 0: none, as published, where the features came
+            from a network trained on the labels).
         global_width: Width of the global state (D_g).
         party_width: Width of a party's state (D_p).
         emotion_width: Width of the emotion representation of one direction (D_e).
@@ -25,12 +28,14 @@ class DialogueRnnConfig(Settings):
         second_attention: Whether an utterance attends to the emotion representations of the whole
             dialogue before it is classified.
         bidirectional: Whether a second recurrence reads the dialogue from its end.
-        input_dropout: On the utterance features (ours; published: none).
+        input_dropout: On the utterance features, and on what the layer of input_width makes of them (ours;
+            published: none).
         recurrent_dropout: On every new global, party and emotion state, which is carried on as dropped.
         emotion_dropout: On the emotion representations of both directions.
         hidden_dropout: On the layer before the classes.
     """
 
+    input_width: Annotated[int, Field(ge=0, le=2048), Tune(low=0, high=256, step=64)] = 0
     global_width: Width = 150
     party_width: Width = 150
     emotion_width: Width = 100

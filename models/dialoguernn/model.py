@@ -37,6 +37,12 @@ class DialogueRnn(Model):
         sides = self.directions = 2 if config.bidirectional else 1
         width = sum(spec.widths.values())
         self.missing = nn.ParameterDict({name: torch.zeros(size) for name, size in spec.widths.items()})
+        self.entry: nn.Module = nn.Identity()
+        if config.input_width:
+            self.entry = nn.Sequential(
+                nn.Linear(width, config.input_width), nn.LayerNorm(config.input_width), nn.GELU()
+            )
+            width = config.input_width
         self.global_cell = GruWeights([width, config.party_width], config.global_width, sides)
         self.party_cell = GruWeights([width, config.global_width], config.party_width, sides)
         self.listener_cell = (
@@ -51,6 +57,8 @@ class DialogueRnn(Model):
 
     def forward(self, batch: Batch) -> Output:
         utterances = dropout(self._utterances(batch), self.settings.input_dropout, self.training)
+        if self.settings.input_width:
+            utterances = dropout(self.entry(utterances), self.settings.input_dropout, self.training)
         # The recurrences keep full precision; mixed precision pays in the large products alone.
         with torch.autocast(device_type=utterances.device.type, enabled=False):
             emotions = self._emotions(utterances.to(self.classes.weight.dtype), batch)  # (B, T, R emotion)
@@ -175,6 +183,10 @@ class DialogueRnn(Model):
         """
         config = cast(DialogueRnnConfig, settings)
         entries = PublishedEntries(state_dict, "DialogueRNN")
+        if config.input_width:
+            raise entries.refusal(
+                f"has no layer before the recurrences, but input_width is {config.input_width}; set it to 0"
+            )
         if not config.bidirectional:
             raise entries.refusal("holds two directions, but bidirectional is false; set it to true")
         first = entries.peek("dialog_rnn_f.dialogue_cell.g_cell.weight_ih", 2)
