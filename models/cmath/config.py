@@ -21,6 +21,7 @@ class CmathConfig(Settings):
         feedforward: Inner width of the feed-forward network in multiples of hidden_dim.
         dropout: Dropped share of activations.
         attention_dropout: Dropped share of attention weights.
+        head_dropout: Dropped share before each classifier and around the layer that fuses.
         feature_dropout: Dropped share of input values; the reconstruction's target stays whole.
         context: `gru` puts a bidirectional GRU over the dialogue before the stacks, one a modality.
         context_layers: Layers of that GRU.
@@ -58,6 +59,7 @@ class CmathConfig(Settings):
     feedforward: Annotated[int, Field(ge=1, le=8), Tune(choices=(1, 2, 4))] = 2
     dropout: Annotated[float, Field(ge=0, lt=1), Tune(low=0.1, high=0.6, step=0.1)] = 0.4
     attention_dropout: Annotated[float, Field(ge=0, lt=1), Tune(low=0.0, high=0.3, step=0.1)] = 0.0
+    head_dropout: Annotated[float, Field(ge=0, lt=1), Tune(low=0.1, high=0.6, step=0.1)] = 0.4
     feature_dropout: Annotated[float, Field(ge=0, lt=1), Tune(low=0.0, high=0.5, step=0.1)] = 0.0
     context: Annotated[Literal["none", "gru"], Tune()] = "gru"
     context_layers: Annotated[int, Field(ge=1, le=4)] = 1

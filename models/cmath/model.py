@@ -124,12 +124,12 @@ class Cmath(Model):
             self.central,
             width,
             settings.latent_dim,
-            dropout=settings.dropout,
+            dropout=settings.head_dropout,
             variational=settings.variational,
             noise=settings.latent_noise,
         )
         self.teacher = nn.Linear(width, spec.class_count)
-        self.dropout = Dropout(settings.dropout)
+        self.dropout = Dropout(settings.head_dropout)
         self.students = nn.ModuleDict({name: nn.Linear(width, spec.class_count) for name in self.central})
 
     def forward(self, batch: Batch) -> Output:

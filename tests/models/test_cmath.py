@@ -220,7 +220,7 @@ def test_the_target_of_the_reconstruction_is_not_dropped() -> None:
 
 
 def test_input_values_are_dropped_in_training_alone() -> None:
-    values = {"dropout": 0.0, "latent_noise": 0.0}
+    values = {"dropout": 0.0, "head_dropout": 0.0, "latent_noise": 0.0}
     batch = whole(split())
     for share, same in ((0.0, True), (0.5, False)):
         model = build({**values, "feature_dropout": share})
