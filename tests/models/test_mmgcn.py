@@ -248,6 +248,12 @@ def test_a_missing_modality_has_no_node(names: tuple[str, ...]) -> None:
     assert bool(result.isfinite().all())
     torch.testing.assert_close(model(replace(missing, features=changed)).logits, result, rtol=0, atol=0)
     assert not torch.allclose(model(batch).logits, result)
+    block = NARROW["node_width"] + NARROW["graph_width"]
+    with torch.no_grad():
+        model.classes.weight[:, -block:] += 1  # what reads the last modality
+    reread = model(missing).logits
+    assert torch.equal(reread[0, 1], result[0, 1])
+    assert not torch.allclose(reread[0, 0], result[0, 0])
     model.train()
     model(missing).logits.sum().backward()
     for name, parameter in model.named_parameters():
