@@ -67,7 +67,7 @@ class Check(Generic[Subject]):
         status: Status = "passed"
         reason = ""
         try:
-            with random_state_kept():
+            with torch_settled():
                 self.function(subject)
         except NotApplicable as why:
             status, reason = "excused", str(why)
@@ -105,13 +105,19 @@ def register(
 
 
 @contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Leave the global generators and PyTorch's determinism switch as they were found."""
+def torch_settled() -> Iterator[None]:
+    """One thread; afterwards threads, global generators and the determinism switch are as they were.
+
+    Tensors as small as the samples gain nothing from a second thread, and on a busy machine threads
+    that wait for each other take ten times as long.
+    """
     python, numpy, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    deterministic = torch.are_deterministic_algorithms_enabled()
+    deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         yield
     finally:
+        torch.set_num_threads(threads)
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(torch_state)
