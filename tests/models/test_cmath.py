@@ -55,6 +55,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "learned": {"positions": "learned", "context": "none"},
     "no-positions": {"positions": "none", "speakers": False, "context_layers": 2},
     "window": {"window": 1, "speaker_bias": True},
+    "relative": {"positions": "relative", "reach": 2, "context": "none"},
+    "symmetric-relative": {"positions": "relative", "fusion": "symmetric"},
     "kernel": {"kernel": 3, "levels": 3, "skips": True},
     "no-reconstruction": {"reconstruction": False},
     "symmetric": {"fusion": "symmetric", "speaker_bias": True},
