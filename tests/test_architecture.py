@@ -206,7 +206,7 @@ def tree(root: Path, files: dict[str, str]) -> Path:
         "mer_bench/errors.py": "",
         "mer_bench/registry.py": "from mer_bench import __version__\nfrom mer_bench.errors import X",
         "mer_bench/data/__init__.py": "",
-        "mer_bench/data/store.py": "from mer_bench.data import files\nfrom . import other\nfrom mer_bench import registry",
+        "mer_bench/data/store.py": "from mer_bench.data import files\nfrom . import other\nimport mer_bench.registry",
         "mer_bench/runner.py": "def run():\n    import torch\n    from mer_bench.trainer import train",
         "mer_bench/cli/console.py": "import rich",
         "models/py.typed": "",

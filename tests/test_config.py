@@ -104,7 +104,7 @@ def test_settings_are_sorted_by_owner() -> None:
 
 
 def test_unknown_setting_is_answered_with_the_nearest_of_either_owner() -> None:
-    with pytest.raises(UnknownNameError, match="no setting is called 'hiden_dim'. Did you mean 'hidden_dim'"):
+    with pytest.raises(UnknownNameError, match=r"no setting is called 'hiden_dim'\. Did you mean 'hidden_dim'"):
         split_settings({"hiden_dim": 64}, GruSettings, "--set hiden_dim=64")
     with pytest.raises(UnknownNameError, match=r"Did you mean 'learning_rate'\? .*from --set"):
         split_settings({"learningrate": 0.1}, GruSettings, "from --set learningrate=0.1")

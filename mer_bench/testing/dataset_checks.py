@@ -122,22 +122,8 @@ def check_card(subject: DatasetSubject) -> None:
         if not getattr(card, name).strip():
             raise Failed(f"the card's {name} is empty.")
     check_excused(card.excused, DATASET_CHECKS)
-    for source in card.sources:
-        if source.repository and not (source.commit and source.path and (source.git_blob or source.sha256)):
-            raise Failed(f"the source {source.name} is published, but its commit, path or checksum is missing.")
-    used = {name for features in card.feature_sets.values() for name in features.sources}
-    idle = [source.name for source in card.sources if source.name not in used]
-    if idle:
-        raise Failed(f"no feature set is made from the source {idle[0]}.")
-    for name, features in card.feature_sets.items():
-        if not features.widths:
-            raise Failed(f"the feature set {name} gives no widths (0 where the data decide).")
-        order = [modality for modality in card.modalities if modality in features.widths]
-        if list(features.widths) != order:
-            raise Failed(f"the widths of the feature set {name} should stand in the order {', '.join(order)}.")
-        strange = [modality for modality in features.modalities if modality not in features.widths]
-        if strange:
-            raise Failed(f"the feature set {name} is run on {strange[0]}, of which it gives no width.")
+    _expect_sources(card)
+    _expect_feature_sets(card)
     for name, labels in card.label_sets.items():
         if len(set(labels.classes)) != len(labels.classes):
             raise Failed(f"the label set {name} has a class twice.")
@@ -147,6 +133,28 @@ def check_card(subject: DatasetSubject) -> None:
                 raise Failed(f"the protocol {name} names the metric {metric}; known are {', '.join(METRICS)}.")
         if not protocol.folds and set(card.counts.get(name, {})) != set(SPLITS):
             raise Failed(f"the card gives no counts of train, dev and test for the protocol {name}.")
+
+
+def _expect_sources(card: DatasetCard) -> None:
+    for source in card.sources:
+        if source.repository and not (source.commit and source.path and (source.git_blob or source.sha256)):
+            raise Failed(f"the source {source.name} is published, but its commit, path or checksum is missing.")
+    used = {name for features in card.feature_sets.values() for name in features.sources}
+    idle = [source.name for source in card.sources if source.name not in used]
+    if idle:
+        raise Failed(f"no feature set is made from the source {idle[0]}.")
+
+
+def _expect_feature_sets(card: DatasetCard) -> None:
+    for name, features in card.feature_sets.items():
+        if not features.widths:
+            raise Failed(f"the feature set {name} gives no widths (0 where the data decide).")
+        order = [modality for modality in card.modalities if modality in features.widths]
+        if list(features.widths) != order:
+            raise Failed(f"the widths of the feature set {name} should stand in the order {', '.join(order)}.")
+        strange = [modality for modality in features.modalities if modality not in features.widths]
+        if strange:
+            raise Failed(f"the feature set {name} is run on {strange[0]}, of which it gives no width.")
 
 
 @dataset_check("folder")

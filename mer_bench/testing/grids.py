@@ -29,12 +29,11 @@ def grid_faults(kind: type[Settings]) -> list[str]:
 
 
 def _grid_fault(field: FieldInfo, tune: Tune) -> str | None:
-    default = field.default
     numeric = (tune.low, tune.high, tune.step) != (None, None, None) or tune.log
-    if tune.choices is not None and numeric:
-        return "has choices as well as numbers; a setting has one or the other"
     if tune.choices is not None:
-        return None if default in tune.choices else f"does not hold the default {default!r}"
+        if numeric:
+            return "has choices as well as numbers; a setting has one or the other"
+        return None if field.default in tune.choices else f"does not hold the default {field.default!r}"
     if field.annotation is bool or get_origin(field.annotation) is Literal:
         return "is numeric, but the setting is not" if numeric else None
     if field.annotation not in (int, float):
@@ -42,23 +41,25 @@ def _grid_fault(field: FieldInfo, tune: Tune) -> str | None:
     legal = limits(field)
     low = legal.low if tune.low is None else tune.low
     high = legal.high if tune.high is None else tune.high
+    return _range_fault(field, low, high) or _spacing_fault(field, tune, low, high)
+
+
+def _range_fault(field: FieldInfo, low: float, high: float) -> str | None:
+    illegal = [end for end in (low, high) if not limits(field).hold(end)]
     if not (math.isfinite(low) and math.isfinite(high)):
         return "has no end: give low and high, or limits of the field"
     if not low < high:
         return f"is empty: low {low:g} is not below high {high:g}"
-    for end in (low, high):
-        if not legal.hold(end):
-            return f"reaches {end:g}, which is not legal"
-    if not low <= default <= high:
-        return f"does not hold the default {default:g}: it covers [{low:g}, {high:g}]"
-    return _spacing_fault(field, tune, low, high)
+    if illegal:
+        return f"reaches {illegal[0]:g}, which is not legal"
+    if not low <= field.default <= high:
+        return f"does not hold the default {field.default:g}: it covers [{low:g}, {high:g}]"
+    return None
 
 
 def _spacing_fault(field: FieldInfo, tune: Tune, low: float, high: float) -> str | None:
-    if tune.log and tune.step is not None:
-        return "has both log and step"
-    if tune.log and low <= 0:
-        return f"is logarithmic, but starts at {low:g}"
+    if tune.log and (tune.step is not None or low <= 0):
+        return f"is logarithmic, but starts at {low:g}" if low <= 0 else "has both log and step"
     if field.annotation is int and any(float(end) != int(end) for end in (low, high, tune.step or 1)):
         return "has ends or a step that are no whole numbers"
     if tune.step is None:

@@ -62,7 +62,7 @@ class ModelSubject:
     """A model as the checks see it.
 
     Attributes:
-        values: Settings that replace the defaults of class and card: those of an ablation.
+        values: Settings that replace the defaults of class and card: those of an ablation, of a dataset.
     """
 
     loaded: LoadedModel
@@ -82,6 +82,21 @@ class ModelSubject:
         merged = merge_settings(self.card.settings.get("default", {}), self.values, values or {})
         ours, trainers = split_settings(merged, self.loaded.settings_class, "card")
         return self.loaded.settings(ours), validated(TrainerSettings, trainers)
+
+    def variants(self) -> dict[str, ModelSubject]:
+        """The same model with each further table of settings that its card or its class gives, by name."""
+        card = self.card
+        tables = {f"settings.{name}": values for name, values in card.settings.items() if name != "default"}
+        tables |= {f"published.{name}": values for name, values in card.published.items()}
+        tables |= {f"ablations.{name}": ablation.settings for name, ablation in card.ablations.items()}
+        ours = self.loaded.settings_class.model_fields
+        if any(setting in ours for setting in card.settings.get("default", {})):
+            tables["defaults of the class"] = self.loaded.settings_class().model_dump()
+        return {
+            name: replace(self, values=values)
+            for name, values in tables.items()
+            if any(setting in ours for setting in values)
+        }
 
     def spec(self, classes: int = 5, speakers: int = 3) -> InputSpec:
         """Every modality that the card lists, narrow."""
@@ -338,26 +353,26 @@ def check_setting_limits(subject: ModelSubject) -> None:
             raise Failed(f"{situation}, which is legal: {type(error).__name__}: {error}") from error
 
 
-@model_check("ablations")
-def check_ablations(subject: ModelSubject) -> None:
-    """Every ablation of the card trains, takes gaps and padding, and never looks at labels or ahead."""
-    if not subject.card.ablations:
-        raise NotApplicable("the card lists no ablation")
+@model_check("variants")
+def check_variants(subject: ModelSubject) -> None:
+    """With the settings of each dataset, ablation and paper too: trains, takes gaps, ignores padding and labels."""
+    variants = subject.variants()
+    if not variants:
+        raise NotApplicable("the card lists no settings other than those of the other checks")
     spec = subject.spec()
     batch = whole(sample_split(spec))
-    for name, ablation in subject.card.ablations.items():
-        ablated = replace(subject, values=ablation.settings)
+    for name, variant in variants.items():
         try:
-            model = ablated.ready(spec)
+            model = variant.ready(spec)
             _expect_padding_harmless(model, batch, 6)
             _expect_labels_unread(model, batch)
             _expect_trainable(model, batch, "on a batch with gaps")
             if subject.card.causal:
-                check_causal(ablated)
+                check_causal(variant)
         except Failed as found:
-            raise Failed(f"ablation {name}: {found}") from found
+            raise Failed(f"{name}: {found}") from found
         except Exception as error:
-            raise Failed(f"ablation {name}: {type(error).__name__}: {error}") from error
+            raise Failed(f"{name}: {type(error).__name__}: {error}") from error
 
 
 # Shapes and what must not matter ----------------------------------------------------------------
@@ -522,8 +537,18 @@ def check_speakers(subject: ModelSubject) -> None:
             renamed = (batch.speakers + shift) % spec.speakers
             what = "the card says speaker_symmetric = true, but renaming the speakers changes the logits"
             _expect_equal(expected, with_speakers(renamed), what)
-    if _difference(with_speakers(torch.zeros_like(batch.speakers)), with_speakers(alternating)) == 0:
+    if not any(_reads_speakers(variant, batch) for variant in (subject, *subject.variants().values())):
         raise Failed("the model never reads who speaks, but the card says uses_speakers = true.")
+
+
+def _reads_speakers(subject: ModelSubject, batch: Batch) -> bool:
+    model = subject.ready(subject.spec())
+    taking_turns = torch.arange(batch.mask.shape[1]) % model.spec.speakers * batch.mask
+    one, many = (
+        _predict(model, replace(batch, speakers=speakers)).logits
+        for speakers in (torch.zeros_like(batch.speakers), taking_turns)
+    )
+    return not torch.equal(one[batch.mask], many[batch.mask])
 
 
 @model_check("causal")

@@ -163,7 +163,7 @@ def test_sound_model_passes_every_check() -> None:
 def test_sound_fitted_model_passes_every_check_that_applies() -> None:
     found = results(subject(SampleFitted, **FITTED_CARD))
     assert {name: result.reason for name, result in found.items() if result.status == "failed"} == {}
-    assert {name for name, result in found.items() if result.status == "excused"} == {"ablations", "gradients"}
+    assert {name for name, result in found.items() if result.status == "excused"} == {"variants", "gradients"}
 
 
 # One broken promise each ------------------------------------------------------------------------
@@ -324,15 +324,15 @@ Subject = tuple[ModelSubject, Mapping[str, str]]
 TOO_SLOW: dict[str, Any] = {"settings": {"default": {"learning_rate": 1e-7}}}
 
 BROKEN: list[tuple[str, Callable[[], Subject], str]] = [
-    ("card", lambda: subject(published={"meld": {"hidden_dim": 1000}}), r"hidden_dim must .* 1000 \(published.meld"),
+    ("card", lambda: subject(published={"meld": {"clip": -1}}), r"clip must .* -1 \(published.meld"),
     ("settings", lambda: subject(settings_class=OffGridSettings), "hidden_dim .* steps of 12, which never meet .* 16"),
     ("setting-limits", lambda: subject(NeedsALayer, LayersSettings), "layers=0"),
     (
-        "ablations",
+        "variants",
         lambda: subject(
             PoolsOverPadding, PooledSettings, ablations={"pooled": {"question": "?", "settings": {"pooled": True}}}
         ),
-        "ablation pooled: .* padded turns",
+        r"ablations\.pooled: .* padded turns",
     ),
     ("output", lambda: subject(FailsForOneSpeaker), "NaN or infinite values on real utterances"),
     ("padding", lambda: subject(SumsFeaturesOfPadding, causal=False, ablations={}), "0 more padded turns, and garbage"),
@@ -545,6 +545,27 @@ def test_card_excuses_a_check_with_its_reason() -> None:
     what = subject(HasAnIdleLayer, excused={"gradients": "the idle layer is kept for old checkpoints"})
     result = MODEL_CHECKS["gradients"].run(*what)
     assert (result.status, result.reason) == ("excused", "the idle layer is kept for old checkpoints")
+
+
+SWITCHED_OFF = {"context": False, "learning_rate": 0.01}
+
+
+def test_variants_are_the_tables_that_change_the_model() -> None:
+    what, _ = subject(settings={"default": SWITCHED_OFF, "meld": {"hidden_dim": 8}, "iemocap": {"epochs": 3}})
+    assert list(what.variants()) == ["settings.meld", "ablations.no-context", "defaults of the class"]
+    assert what.settings()[0] == SampleSettings(context=False)
+    assert what.variants()["settings.meld"].settings()[0] == SampleSettings(context=False, hidden_dim=8)
+    assert what.variants()["defaults of the class"].settings()[0] == SampleSettings()
+
+
+class SpeakersOnDemand(Sample):
+    def speaker_flags(self, batch: Batch) -> Tensor:
+        return super().speaker_flags(batch) * self.settings.context
+
+
+def test_speakers_may_be_switched_off_by_default() -> None:
+    switched_off = {"default": {"context": False}}
+    assert MODEL_CHECKS["speakers"].run(*subject(SpeakersOnDemand, settings=switched_off)).status == "passed"
 
 
 def test_needed_modality_is_in_every_subset() -> None:

@@ -62,7 +62,7 @@ def test_results_come_in_the_order_of_the_checks(shelves: ShelfWriter) -> None:
 def test_one_check_runs_by_name(shelves: ShelfWriter) -> None:
     shelves.add("models", "their_models", {"shares": SOUND})
     assert run_check("shares", "padding").status == "passed"
-    with pytest.raises(UnknownNameError, match="no check is called 'paddings'. Did you mean 'padding'"):
+    with pytest.raises(UnknownNameError, match=r"no check is called 'paddings'\. Did you mean 'padding'"):
         run_check("shares", "paddings")
 
 
@@ -72,7 +72,7 @@ def test_dataset_is_found_by_name_too() -> None:
 
 def test_unknown_name_is_answered_with_the_nearest(shelves: ShelfWriter) -> None:
     shelves.add("models", "their_models", {"shares": SOUND})
-    with pytest.raises(UnknownNameError, match="no model or dataset is called 'sharse'. Did you mean 'shares'"):
+    with pytest.raises(UnknownNameError, match=r"no model or dataset is called 'sharse'\. Did you mean 'shares'"):
         run_checks("sharse")
 
 
