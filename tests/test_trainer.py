@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mer_bench.metrics import score
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +16,7 @@ from mer_bench import runner, trainer
 from mer_bench.api import NO_LABEL, Auxiliary, Batch, FittedModel, InputSpec, LossTerm, Model, Output, Split
 from mer_bench.config import Settings, TrainerSettings
 from mer_bench.errors import DivergedError, OutOfMemoryError, RequestError
+from mer_bench.metrics import score
 from mer_bench.records import Scores
 
 CLASSES = ("calm", "glad", "cross")

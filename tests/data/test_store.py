@@ -21,8 +21,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from mer_bench.atomic import TEMPORARY_SUFFIX, remove_abandoned, temporary_beside
 from mer_bench import atomic
+from mer_bench.atomic import TEMPORARY_SUFFIX, remove_abandoned, temporary_beside
 from mer_bench.data import store as store_module
 from mer_bench.data.store import SPLITS, Store, StoreContent, check_content, open_store, write_store
 from mer_bench.errors import DataError, MissingDataError, PluginError, StorageError, UnknownNameError
