@@ -17,7 +17,7 @@ class LogisticConfig(Settings):
         tolerance: The solver stops where no part of the gradient is larger.
     """
 
-    inverse_regularisation: Annotated[float, Field(gt=0, le=1000), Tune(low=1e-4, high=10, log=True)] = 0.1
+    inverse_regularisation: Annotated[float, Field(gt=0, le=1000), Tune(low=1e-4, high=10, log=True)] = 0.01
     class_balance: Annotated[Literal["none", "balanced"], Tune()] = "none"
     max_iterations: Annotated[int, Field(ge=100, le=100_000)] = 1000
     tolerance: Annotated[float, Field(gt=0, le=0.1)] = 1e-4

@@ -86,7 +86,7 @@ def test_probabilities_are_scikit_learns(missing: float, balance: str, penalty: 
 def test_two_classes() -> None:
     data = split(classes=2)
     assert data.labels is not None
-    model = fitted(data, ("calm", "glad"), tolerance=1e-7)
+    model = fitted(data, ("calm", "glad"), tolerance=1e-7, inverse_regularisation=0.1)
     wanted = LogisticRegression(C=0.1, tol=1e-7, max_iter=1000).fit(inputs(data), data.labels.numpy())
     found = torch.from_numpy(logits(model, data)).softmax(-1).numpy()
     assert np.abs(found - wanted.predict_proba(inputs(data))).max() < 1e-4
