@@ -166,7 +166,7 @@ class TestWriting:
 
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_bytes(b"")
-        with pytest.raises(StorageError, match="cannot be written"):
+        with pytest.raises(StorageError, match="cannot write"):
             write_record(tmp_path / "file" / "r.json", record())
 
 

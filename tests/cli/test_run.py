@@ -211,7 +211,7 @@ def test_an_unwritable_folder_is_named_as_given(invoke: Invoke, words: tuple[str
     (tmp_path / "taken").write_text("a file, not a folder")
     result = invoke(*words, "--out", "taken")
     assert result.exit_code == 1
-    assert "records cannot be written to taken: " in result.stderr
+    assert "cannot write records to taken: " in result.stderr
     assert result.stderr.count("\n") == 1
 
 
