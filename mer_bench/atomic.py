@@ -64,6 +64,9 @@ def _fill_and_rename(target: Path, fill: Callable[[BinaryIO], object]) -> None:
 def storage_errors(doing: str) -> Iterator[None]:
     """Turn what the operating system refuses into one sentence.
 
+    Where one stands inside another the outer one speaks: it knows what the user asked for, the inner
+    one only which hidden file was in hand.
+
     Args:
         doing: What was being done, to follow "cannot": `write the store in /data/prepared`.
 
@@ -72,12 +75,17 @@ def storage_errors(doing: str) -> Iterator[None]:
     """
     try:
         yield
+    except StorageError as error:
+        if not error.reason:
+            raise
+        raise StorageError(f"cannot {doing}: {error.reason}", error.reason) from error
     except OSError as error:
+        reason = f"{error.strerror or error}."
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
-            raise StorageError(f"cannot {doing}: the disk is full. Free some space and try again.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(f"cannot {doing}: the folder may not be written to. Choose another one.") from error
-        raise StorageError(f"cannot {doing}: {error.strerror or error}.") from error
+            reason = "the disk is full. Free some space and try again."
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            reason = "the folder may not be written to. Choose another one."
+        raise StorageError(f"cannot {doing}: {reason}", reason) from error
 
 
 def temporary_beside(target: Path) -> Path:

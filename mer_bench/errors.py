@@ -98,7 +98,15 @@ class OutOfMemoryError(RunError):
 
 
 class StorageError(RunError):
-    """Something could not be written or read: disk full, folder read-only."""
+    """Something could not be written or read: disk full, folder read-only.
+
+    Args:
+        reason: Why, and what to do, without what was being done; "" where the message is all there is.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class UnreachableError(MerBenchError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -237,6 +240,36 @@ def test_a_full_disk_leaves_no_record_and_no_scrap(request_here: RunRequest, mon
     with pytest.raises(StorageError, match="the disk is full"):
         runner.run(request_here)
     assert [file for file in request_here.out.rglob("*") if file.is_file()] == []
+
+
+@contextmanager
+def disk(folder: Path, options: str) -> Iterator[None]:
+    """A small file system of its own at a folder; only root can mount one."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=False, capture_output=True, text=True
+    )
+    if mounted.returncode:
+        reason = f"no file system can be mounted here: {mounted.stderr.strip()}"
+        # Where everything is at hand, a test that does not run is a fault.
+        (pytest.fail if os.environ.get("CI") and os.geteuid() == 0 else pytest.skip)(reason)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="tmpfs is Linux's")
+@pytest.mark.parametrize(
+    ("options", "says"), [("size=8k", "the disk is full"), ("ro", "the folder may not be written to")]
+)
+def test_a_disk_that_is_full_or_read_only_gets_one_sentence_and_keeps_no_scrap(
+    options: str, says: str, request_here: RunRequest
+) -> None:
+    with disk(request_here.out, options):
+        with pytest.raises(StorageError, match=f"cannot write records to .*: {says}"):
+            runner.run(request_here)
+        assert [file for file in request_here.out.rglob("*") if file.is_file()] == []
 
 
 def test_a_folder_that_cannot_be_written_is_noticed_before_training(
