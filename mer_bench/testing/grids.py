@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -93,29 +94,44 @@ def _choice_fault(kind: type[Settings], name: str, tune: Tune) -> str | None:
     return None
 
 
-def trial_values(kind: type[Settings]) -> Iterator[tuple[str, Any]]:
-    """Values that a model is tried with, one setting at a time: limits, ends of the grid, choices."""
+@dataclass(frozen=True)
+class Trial:
+    """A value of one setting that a model is tried with.
+
+    Attributes:
+        is_choice: True for one of few values, which switch parts of the model on and off; False for
+            the end of an interval.
+    """
+
+    name: str
+    value: Any
+    is_choice: bool
+
+
+def trials(kind: type[Settings]) -> Iterator[Trial]:
+    """Every choice, limit and end of a search grid other than the defaults, one setting at a time."""
     tunables = kind.tunables()
     for name, field in kind.model_fields.items():
         tune = tunables[name][1] if name in tunables else Tune()
-        values: list[Any] = list(tune.choices or ())
+        choices: list[Any] = list(tune.choices or ())
         if field.annotation is bool:
-            values += [True, False]
+            choices += [True, False]
         elif get_origin(field.annotation) is Literal:
-            values += get_args(field.annotation)
-        elif field.annotation in (int, float):
-            legal = limits(field)
-            ends = [legal.low, legal.high, tune.low, tune.high]
-            values += [
-                field.annotation(end)
-                for end in ends
-                if end is not None
-                and math.isfinite(end)
-                and legal.hold(end)
-                and (field.annotation is float or end <= LARGEST_TRIAL)
-            ]
-        tried: list[Any] = [field.default]
-        for value in values:
-            if value not in tried:
-                tried.append(value)
-                yield name, value
+            choices += get_args(field.annotation)
+        # Not by equality: True == 1 and 1 == 1.0 are other choices all the same.
+        tried = {repr(field.default)}
+        for values, is_choice in ((choices, True), (_ends(field, tune), False)):
+            for value in values:
+                if repr(value) not in tried:
+                    tried.add(repr(value))
+                    yield Trial(name, value, is_choice)
+
+
+def _ends(field: FieldInfo, tune: Tune) -> list[Any]:
+    if field.annotation not in (int, float):
+        return []
+    legal = limits(field)
+    ends = [end for end in (legal.low, legal.high, tune.low, tune.high) if end is not None and math.isfinite(end)]
+    if field.annotation is int:
+        ends = [int(end) for end in ends if end <= LARGEST_TRIAL]
+    return [end for end in ends if legal.hold(end)]

@@ -37,7 +37,7 @@ from mer_bench.registry import LoadedModel
 from mer_bench.seeding import deterministic_algorithms, seed_everything
 from mer_bench.testing.checks import Check, Failed, NotApplicable, register
 from mer_bench.testing.folders import check_folder
-from mer_bench.testing.grids import grid_faults, trial_values
+from mer_bench.testing.grids import grid_faults, trials
 from mer_bench.testing.samples import (
     garbage_where_missing,
     learnable_split,
@@ -331,19 +331,20 @@ def check_settings(subject: ModelSubject) -> None:
 
 @model_check("setting-limits")
 def check_setting_limits(subject: ModelSubject) -> None:
-    """The model works at the limits of each setting and with each choice, where that is cheap."""
+    """The model works at the limits of each setting, and with each choice ignores padding too."""
     spec = subject.spec()
-    batch = whole(sample_split(spec, dtype=torch.float32))
-    for name, value in trial_values(subject.loaded.settings_class):
+    batch = whole(sample_split(spec))
+    for trial in trials(subject.loaded.settings_class):
+        situation = f"with {trial.name}={trial.value}"
+        chosen = replace(subject, values={**subject.values, trial.name: trial.value})
         try:
-            subject.settings({name: value})
+            chosen.settings()
         except SettingError:
             continue  # the settings themselves refuse it beside the other defaults
-        situation = f"with {name}={value}"
         try:
-            model = subject.build(spec, values={name: value})
-            if isinstance(model, FittedModel):
-                model.fit([batch])
+            model = chosen.ready(spec)
+            if trial.is_choice:
+                _expect_padding_harmless(model, batch, 6)
             _expect_trainable(model, batch, situation)
         except Failed as found:
             raise Failed(f"{situation}: {found}") from found
