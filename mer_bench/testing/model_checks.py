@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
@@ -363,17 +364,13 @@ def check_variants(subject: ModelSubject) -> None:
     spec = subject.spec()
     batch = whole(sample_split(spec))
     for name, variant in variants.items():
-        try:
+        with _named(name):
             model = variant.ready(spec)
             _expect_padding_harmless(model, batch, 6)
             _expect_labels_unread(model, batch)
             _expect_trainable(model, batch, "on a batch with gaps")
             if subject.card.causal:
                 check_causal(variant)
-        except Failed as found:
-            raise Failed(f"{name}: {found}") from found
-        except Exception as error:
-            raise Failed(f"{name}: {type(error).__name__}: {error}") from error
 
 
 # Shapes and what must not matter ----------------------------------------------------------------
@@ -456,21 +453,28 @@ def check_absent_values(subject: ModelSubject) -> None:
     _expect_same_extras(expected, batch, got, noisy, what)
 
 
+@contextmanager
+def _named(situation: str) -> Iterator[None]:
+    """Say in which situation a check failed, whatever the plugin's code raised there."""
+    try:
+        yield
+    except Failed as found:
+        raise Failed(f"{situation}: {found}") from found
+    except Exception as error:
+        raise Failed(f"{situation}: {type(error).__name__}: {error}") from error
+
+
 @model_check("modality-subsets")
 def check_modality_subsets(subject: ModelSubject) -> None:
     """Every non-empty subset of the declared modalities (with those it needs) works."""
     for chosen in _subsets(subject.card):
         spec = sample_spec(chosen)
         situation = f"with {', '.join(chosen)} only"
-        try:
+        with _named(situation):
             model = subject.ready(spec)
             batch = whole(sample_split(spec))
             _predict(model, batch)
             _expect_trainable(model, batch, situation)
-        except Failed as found:
-            raise Failed(f"{situation}: {found}") from found
-        except Exception as error:
-            raise Failed(f"{situation}: {type(error).__name__}: {error}") from error
 
 
 @model_check("missing")
@@ -494,13 +498,9 @@ def check_missing(subject: ModelSubject) -> None:
             bare = without(bare, name, where)
         situations[f"where {text} every modality"] = bare
     for situation, batch in situations.items():
-        try:
+        with _named(situation):
             _predict(model, batch)
             _expect_trainable(model, batch, situation)
-        except Failed as found:
-            raise Failed(f"{situation}: {found}") from found
-        except Exception as error:
-            raise Failed(f"{situation}: {type(error).__name__}: {error}") from error
 
 
 @model_check("single-utterances")
