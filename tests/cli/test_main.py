@@ -185,6 +185,8 @@ def test_ctrl_c_ends_the_program_with_130_and_a_sentence(tmp_path: Path) -> None
         text=True,
         cwd=tmp_path,
         env={**os.environ, "MER_BENCH_DATA": str(tmp_path)},
+        # A shell starts background jobs with Ctrl-C ignored, and their children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 (no threads here)
     )
     assert child.stdout is not None
     assert child.stdout.readline() == "waiting\n"
