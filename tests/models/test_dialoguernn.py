@@ -361,6 +361,8 @@ def test_a_checkpoint_with_a_fault_is_refused_by_the_name_of_the_entry() -> None
         DialogueRnn.from_published(state, config.model_copy(update={"listener_state": True}))
     with pytest.raises(DataError, match="bidirectional"):
         DialogueRnn.from_published(state, config.model_copy(update={"bidirectional": False}))
+    with pytest.raises(DataError, match="input_width is 64; set it to 0"):
+        DialogueRnn.from_published(state, config.model_copy(update={"input_width": 64}))
 
 
 def test_entries_without_influence_may_be_there_or_not() -> None:
