@@ -145,10 +145,35 @@ class Source(CardPart):
 
 
 class LabelSet(CardPart):
-    """Which annotation is predicted: the classes in the order of their index."""
+    """Which annotation is predicted: the classes in the order of their index.
+
+    Attributes:
+        unlabelled: What becomes of utterances without a label: they stay as context of the others, which a
+            model sees and nothing scores, or they are left out.
+    """
 
     title: str
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    unlabelled: Literal["context", "left out"] = "context"
+
+
+class Subset(CardPart):
+    """A named part of a corpus, made of whole dialogues, that is scored by itself beside the whole."""
+
+    title: str
+    summary: str
+
+
+class Terms(CardPart):
+    """Terms of a corpus that its user accepts before anything of it is downloaded.
+
+    Attributes:
+        owner: Who grants the licence. url: Where it is asked for. text: What the user accepts, in full sentences.
+    """
+
+    owner: str
+    url: str
+    text: str
 
 
 class Protocol(CardPart):
@@ -181,6 +206,8 @@ class FeatureSet(CardPart):
         widths: Width of each modality, in the dataset's order of modalities; 0 where the data decide.
         modalities: Those a run uses when none are named; empty is all.
         sources: Names of the sources it is made from.
+        text: Encoders of the texts (`tfidf`, `vectors`, ...) whose features stand side by side as the modality
+            `text`; empty where that comes as numbers, or not at all.
         needs: Options of `data prepare` without which it cannot be made: `vectors`.
         label_supervised: True when train labels shaped the features.
         caveats: What a reader of a table must know.
@@ -191,6 +218,7 @@ class FeatureSet(CardPart):
     widths: dict[Modality, Annotated[int, Field(ge=0)]]
     modalities: tuple[Modality, ...] = ()
     sources: tuple[str, ...] = ()
+    text: tuple[Identifier, ...] = ()
     needs: tuple[str, ...] = ()
     label_supervised: bool = False
     caveats: tuple[str, ...] = ()
@@ -211,6 +239,8 @@ class DatasetCard(CardPart):
         label_sets, feature_sets, protocols: By id without the dataset's name; the first of each is
             the default.
         counts: Published dialogues and utterances by protocol and split; checked while reading.
+        subsets: Parts of the corpus that are scored by themselves too, by name.
+        terms: What a user accepts before a download; None: nothing.
         traps: Known faults and surprises, one sentence each.
         excused: Checks of the conformance kit that do not apply, by name, each with its reason.
     """
@@ -230,6 +260,8 @@ class DatasetCard(CardPart):
     feature_sets: Annotated[dict[Identifier, FeatureSet], Field(min_length=1)]
     protocols: Annotated[dict[Identifier, Protocol], Field(min_length=1)]
     counts: dict[str, dict[SplitName, SplitCount]] = {}
+    subsets: dict[Identifier, Subset] = {}
+    terms: Terms | None = None
     sources: tuple[Source, ...] = ()
     traps: tuple[str, ...] = ()
     excused: dict[str, str] = {}

@@ -6,17 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mer_bench.api import Dataset, DatasetCard, PreparationRequest, SplitName, StoreContent
-from mer_bench.data.scaling import Standardiser
+from mer_bench.data.corpus import Corpus, Measurements, make_store
 from mer_bench.data.store import SPLITS
 from mer_bench.data.tables import check_counts, read_table
-from mer_bench.data.text import TextEncoder, TextSettings, normalise, read_vectors, vector_tokens
-from mer_bench.errors import DataError, MissingDataError
+from mer_bench.errors import DataError
 
 PROSODY = (
     "duration",
@@ -43,13 +41,13 @@ class Transcripts:
     Attributes:
         keys: Dialogue and utterance number of each utterance.
         labels: Class index of each utterance, by label set.
-        speakers: Index of who speaks, by first appearance in the dialogue.
+        speakers: Name of who speaks.
         lengths: Utterances of each dialogue.
     """
 
     keys: Sequence[tuple[int, int]]
     texts: Sequence[str]
-    speakers: Sequence[int]
+    speakers: Sequence[str]
     labels: Mapping[str, Sequence[int]]
     lengths: Sequence[int]
 
@@ -81,7 +79,7 @@ class Meld(Dataset):
 
             content: StoreContent = prepare_mmgcn(self.card, request)
             return content
-        return prepare_transcripts(self.card, request)
+        return make_store(read_corpus(self.card, request), self.card, request)
 
     def examine(self, source: str, file: Path) -> None:
         for split in SPLITS:
@@ -109,15 +107,13 @@ def read_transcripts(file: Path, split: SplitName, card: DatasetCard) -> Transcr
     """
     table = read_table(file, ["Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID"])
     texts = table.filled("Utterance")
-    names = table.filled("Speaker")
+    speakers = table.filled("Speaker")
     labels = {
         "emotion": table.choices("Emotion", card.label_sets["emotion"].classes),
         "sentiment": table.choices("Sentiment", card.label_sets["sentiment"].classes),
     }
     keys = list(zip(table.integers("Dialogue_ID"), table.integers("Utterance_ID"), strict=True))
     lengths: list[int] = []
-    speakers: list[int] = []
-    numbers: dict[str, int] = {}
     finished: set[int] = set()
     for row, (dialogue, utterance) in enumerate(keys):
         before = keys[row - 1] if row else None
@@ -126,11 +122,9 @@ def read_transcripts(file: Path, split: SplitName, card: DatasetCard) -> Transcr
                 raise table.fault(row, "Dialogue_ID", f"dialogue {dialogue} goes on here after another began")
             finished.add(dialogue)
             lengths.append(0)
-            numbers = {}
         elif utterance <= before[1]:
             raise table.fault(row, "Utterance_ID", f"should be above {before[1]}, but is {utterance}")
         lengths[-1] += 1
-        speakers.append(numbers.setdefault(names[row], len(numbers)))
     published = card.counts["official"][split]
     check_counts(
         file,
@@ -176,69 +170,30 @@ def _read_clips(file: Path) -> tuple[dict[tuple[int, int], int], NDArray[np.floa
     return rows, np.array([table.numbers(column) for column in PROSODY]).T
 
 
-def prepare_transcripts(card: DatasetCard, request: PreparationRequest) -> StoreContent:
-    """Make the store of `transcripts` or `transcripts-vectors`.
+def read_corpus(card: DatasetCard, request: PreparationRequest) -> Corpus:
+    """The three splits with their prosody.
 
     Raises:
-        DataError: If a file is damaged; names it. MissingDataError: If no vectors file was given where one is needed.
+        DataError: If a file is damaged; names it.
     """
-    classes = card.label_sets[request.labels].classes
     splits = {split: read_transcripts(request.files[transcripts_file(split)], split, card) for split in SPLITS}
     prosody = {split: read_prosody(request.files[prosody_file(split)], split, splits[split].keys) for split in SPLITS}
-    train = splits["train"]
-    vectors = None
-    if request.features == "transcripts-vectors":
-        if request.options.get("vectors") is None:
-            raise MissingDataError("meld/transcripts-vectors needs a file of word vectors: --vectors FILE")
-        texts = [text for split in SPLITS for text in splits[split].texts]
-        wanted = {token for text in texts for token in vector_tokens(normalise(text))}
-        vectors = read_vectors(Path(request.options["vectors"]), wanted)
-    encoder, train_text = TextEncoder.fit(
-        texts=train.texts,
-        labels=np.array(train.labels[request.labels]),
-        dialogues=np.array([dialogue for dialogue, _ in train.keys]),
-        class_count=len(classes),
-        settings=TextSettings(),
-        vectors=vectors,
-    )
-    scaler = Standardiser.fit(prosody["train"].values, prosody["train"].present, PROSODY)
-    text = [train_text, *(encoder.transform(splits[split].texts) for split in SPLITS[1:])]
-    audio = [scaler.transform(prosody[split].values, prosody[split].present) for split in SPLITS]
-    has_audio = np.concatenate([prosody[split].present for split in SPLITS])
-    lengths = [length for split in SPLITS for length in splits[split].lengths]
-    arrays, text_values = encoder.state()
-    scaling, audio_values = scaler.state()
-    notes: dict[str, Any] = {}
-    for split in SPLITS:
-        there = prosody[split]
-        blanks = np.isnan(there.values[there.present]).sum(axis=0).tolist()
-        notes[f"{split}: surplus prosody rows, ignored"] = there.surplus_rows
-        notes[f"{split}: clips without audio"] = int((~there.present).sum())
-        notes[f"{split}: blanks set to the train mean"] = {
-            column: count for column, count in zip(PROSODY, blanks, strict=True) if count
-        }
-    if vectors is not None:
-        spoken = [token for text in train.texts for token in vector_tokens(normalise(text))]
-        share = sum(token in vectors.vectors for token in spoken) / len(spoken)
-        notes["train: share of tokens with a word vector"] = round(share, 4)
-    return StoreContent(
-        features={"text": np.concatenate(text), "audio": np.concatenate(audio)},
-        present={"text": np.ones(len(has_audio), dtype=bool), "audio": has_audio},
-        speakers=np.array([speaker for split in SPLITS for speaker in splits[split].speakers], dtype=np.int16),
-        labels=np.array([label for split in SPLITS for label in splits[split].labels[request.labels]], dtype=np.int16),
-        utterance_ids=[f"{split}/dia{key[0]}_utt{key[1]}" for split in SPLITS for key in splits[split].keys],
+    surplus = {split: prosody[split].surplus_rows for split in SPLITS}
+    return Corpus(
         dialogue_ids=[f"{split}/dia{dialogue}" for split in SPLITS for dialogue in splits[split].dialogues],
-        offsets=np.cumsum([0, *lengths], dtype=np.int64),
-        splits=np.repeat(np.arange(3, dtype=np.uint8), [len(splits[split].lengths) for split in SPLITS]),
-        classes=classes,
-        settings={
-            "fitted_on": "train",
-            "text": {**text_values, "blocks": encoder.blocks()},
-            "audio": {**audio_values, "source": "Praat measurements"},
+        lengths=[length for split in SPLITS for length in splits[split].lengths],
+        splits=[number for number, split in enumerate(SPLITS) for _ in splits[split].lengths],
+        utterance_ids=[f"{split}/dia{key[0]}_utt{key[1]}" for split in SPLITS for key in splits[split].keys],
+        speakers=[speaker for split in SPLITS for speaker in splits[split].speakers],
+        labels=[label for split in SPLITS for label in splits[split].labels[request.labels]],
+        texts=[text for split in SPLITS for text in splits[split].texts],
+        measurements={
+            "audio": Measurements(
+                values=np.concatenate([prosody[split].values for split in SPLITS]),
+                present=np.concatenate([prosody[split].present for split in SPLITS]),
+                source="Praat measurements",
+                columns=PROSODY,
+            )
         },
-        notes=notes,
-        pipeline={
-            **{f"text.{name}": array for name, array in arrays.items()},
-            **{f"audio.{name}": array for name, array in scaling.items()},
-        },
+        notes={f"{split}: surplus prosody rows, ignored": count for split, count in surplus.items() if count},
     )

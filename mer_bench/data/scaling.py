@@ -32,7 +32,7 @@ class Standardiser:
     indicated: tuple[int, ...]
 
     @classmethod
-    def fit(cls, values: NDArray[np.float64], present: NDArray[np.bool_], columns: Sequence[str]) -> Standardiser:
+    def fit(cls, values: NDArray[np.floating[Any]], present: NDArray[np.bool_], columns: Sequence[str]) -> Standardiser:
         """Learn from the train split.
 
         Shapes:
@@ -61,7 +61,7 @@ class Standardiser:
         """Number of features: values and indicators."""
         return len(self.columns) + len(self.indicated)
 
-    def transform(self, values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def transform(self, values: NDArray[np.floating[Any]], present: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Scale rows of any split, or of new dialogues.
 
         Shapes:

@@ -66,6 +66,8 @@ class StoreContent:
         utterance_ids, dialogue_ids: Unique strings. offsets: (dialogues + 1,), int64.
         splits: (dialogues,), index into SPLITS.
         classes: Names of the classes.
+        texts: What is said in each utterance; None where the corpus has no text.
+        subsets: Named parts of the corpus: (dialogues,), bool, by name.
         settings: How it was prepared, as JSON values: encoder, widths, seeds, checksums of options.
         notes: What was noticed: rows ignored, clips missing, blanks filled; name -> count or text.
         pipeline: Arrays that apply the preparation to new dialogues, by name.
@@ -80,6 +82,8 @@ class StoreContent:
     offsets: NDArray[np.int64]
     splits: NDArray[np.uint8]
     classes: tuple[str, ...]
+    texts: Sequence[str] | None = None
+    subsets: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     pipeline: Mapping[str, NDArray[Any]] = field(default_factory=dict)
