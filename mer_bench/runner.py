@@ -24,9 +24,9 @@ from mer_bench import __version__, registry
 from mer_bench.atomic import remove_abandoned, storage_errors, temporary_beside, write_atomically
 from mer_bench.cards import DatasetCard, ModelCard
 from mer_bench.config import Settings, TrainerSettings, merge_settings, split_settings, validated
-from mer_bench.data.locations import StoreKey, data_root
 from mer_bench.data.preparation import open_or_prepare, resolve
 from mer_bench.errors import MerBenchError, OutOfMemoryError, RequestError, RunError, StorageError, UnknownNameError
+from mer_bench.locations import StoreKey, data_root
 from mer_bench.records import (
     Cost,
     Epoch,

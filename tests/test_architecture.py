@@ -17,11 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("atomic",),
-    ("config", "cards", "records", "predictions", "seeding"),
+    ("config", "cards", "records", "predictions", "seeding", "locations"),
     ("registry", "metrics"),
     ("data",),
     ("nn", "statistics", "leaderboard"),
     ("api",),
+    ("own",),
     ("trainer", "checkpoint"),
     ("runner",),
     ("tuning", "sweep", "trackers", "testing"),
@@ -32,7 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 
 LAYER = {room: index for index, layer in enumerate(LAYERS) for room in layer}
 
-WITHOUT_TORCH = {"errors", "atomic", "config", "cards", "records", "predictions", "registry", "metrics"}
+WITHOUT_TORCH = {"errors", "atomic", "config", "cards", "records", "predictions", "registry", "metrics", "locations"}
 WITHOUT_TORCH |= {"statistics", "leaderboard"}
 """Rooms that list, score and rank: they must work, and be quick, where no torch is imported."""
 

@@ -12,10 +12,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mer_bench import registry
+from mer_bench import locations, registry
 from mer_bench.cards import DatasetCard
 from mer_bench.cli.console import Screen, size_text, transfer_progress
-from mer_bench.data import locations
 from mer_bench.errors import RequestError, UnreachableError
 from mer_bench.registry import Plugin
 from mer_bench.runner import Plan, RunRequest

@@ -25,7 +25,6 @@ from mer_bench import __version__
 from mer_bench.atomic import TEMPORARY_SUFFIX, flush_to_disk, remove_abandoned, storage_errors, temporary_beside
 from mer_bench.cards import DatasetCard, Source
 from mer_bench.data.files import difference_from_pin
-from mer_bench.data.locations import raw_folder
 from mer_bench.errors import (
     DataError,
     MerBenchError,
@@ -35,6 +34,7 @@ from mer_bench.errors import (
     StorageError,
     UnreachableError,
 )
+from mer_bench.locations import raw_folder
 from mer_bench.registry import Plugin
 
 try:

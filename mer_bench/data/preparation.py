@@ -12,9 +12,9 @@ from mer_bench import registry
 from mer_bench.atomic import copy_atomically, storage_errors, write_atomically
 from mer_bench.cards import DatasetCard, Source
 from mer_bench.data.files import check_pin, difference_from_pin, sha256_of, sha256_of_file
-from mer_bench.data.locations import StoreKey, raw_folder, store_folder
 from mer_bench.data.store import Store, open_store, write_store
 from mer_bench.errors import DataError, MissingDataError, SettingError, UnknownNameError
+from mer_bench.locations import StoreKey, raw_folder, store_folder
 from mer_bench.registry import Plugin
 
 

@@ -35,8 +35,8 @@ from mer_bench import __version__
 from mer_bench.atomic import flush_to_disk, remove, remove_abandoned, storage_errors, temporary_beside
 from mer_bench.cards import SplitName
 from mer_bench.data.files import sha256_of, sha256_of_file
-from mer_bench.data.locations import StoreKey
 from mer_bench.errors import DataError, MissingDataError, PluginError, UnknownNameError
+from mer_bench.locations import StoreKey
 
 if TYPE_CHECKING:
     import torch

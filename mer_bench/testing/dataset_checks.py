@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mer_bench.api import Dataset, DatasetCard, PreparationRequest, StoreContent
-from mer_bench.data.locations import data_root
 from mer_bench.data.preparation import find_sources
 from mer_bench.data.store import SPLITS
+from mer_bench.locations import data_root
 from mer_bench.metrics import METRICS
 from mer_bench.registry import Plugin
 from mer_bench.testing.checks import Check, Failed, NotApplicable, register

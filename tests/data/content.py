@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import strategies as st
 
-from mer_bench.data.locations import StoreKey
 from mer_bench.data.store import StoreContent
+from mer_bench.locations import StoreKey
 
 KEY = StoreKey("made-up", "default", "emotion", "official")
 CLASSES = ("calm", "glad", "cross")

@@ -25,7 +25,6 @@ from mer_bench.cards import DatasetCard, Source, parse_card
 from mer_bench.data import download
 from mer_bench.data.download import fetch
 from mer_bench.data.files import git_blob_of
-from mer_bench.data.locations import raw_folder
 from mer_bench.errors import (
     DataError,
     MissingDataError,
@@ -34,6 +33,7 @@ from mer_bench.errors import (
     StorageError,
     UnreachableError,
 )
+from mer_bench.locations import raw_folder
 from mer_bench.registry import Plugin
 
 PUBLISHED = Path(__file__).parents[2].parent / "shared" / "data" / "published"

@@ -13,9 +13,9 @@ from mer_bench import registry
 from mer_bench.cards import DatasetCard, parse_card
 from mer_bench.data import preparation
 from mer_bench.data.files import git_blob_of, git_blob_of_file
-from mer_bench.data.locations import StoreKey, raw_folder, store_folder
 from mer_bench.data.preparation import find_sources, import_files, open_or_prepare, prepare, resolve, status
 from mer_bench.errors import DataError, MissingDataError, SettingError, StorageError, UnknownNameError
+from mer_bench.locations import StoreKey, raw_folder, store_folder
 from mer_bench.registry import Plugin, Shelf
 
 TALK = b"text,emotion\r\nhello,glad\r\nbye,calm\r\nhello,glad\r\n"

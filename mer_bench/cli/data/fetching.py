@@ -33,8 +33,8 @@ def fetch_data(
     """
     from mer_bench.cli.console import Screen, transfer_progress
     from mer_bench.data.download import fetch
-    from mer_bench.data.locations import data_root as data_root_of
-    from mer_bench.data.locations import raw_folder
+    from mer_bench.locations import data_root as data_root_of
+    from mer_bench.locations import raw_folder
 
     screen = Screen(quiet_output=as_json)
     plugin, chosen = named_features(name, features)

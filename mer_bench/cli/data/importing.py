@@ -32,8 +32,8 @@ def import_data(
     """
     from mer_bench import registry
     from mer_bench.cli.console import Column, Screen
-    from mer_bench.data.locations import data_root as data_root_of
     from mer_bench.data.preparation import import_files
+    from mer_bench.locations import data_root as data_root_of
 
     registry.datasets().find(name)
     screen = Screen(quiet_output=as_json)

@@ -36,8 +36,8 @@ def prepare_data(
       mer-bench data prepare meld/transcripts-vectors --vectors glove.txt
     """
     from mer_bench.cli.console import Screen, duration_text
-    from mer_bench.data.locations import data_root as data_root_of
     from mer_bench.data.preparation import prepare, resolve
+    from mer_bench.locations import data_root as data_root_of
 
     screen = Screen(quiet_output=as_json)
     plugin, chosen = named_features(name, features)

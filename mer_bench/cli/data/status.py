@@ -15,8 +15,8 @@ def show_status(data_root: DataRoot = None, as_json: Json = False, debug: Debug 
       mer-bench data status
     """
     from mer_bench.cli.console import Column, Screen, Tone, size_text
-    from mer_bench.data.locations import data_root as data_root_of
     from mer_bench.data.preparation import status
+    from mer_bench.locations import data_root as data_root_of
 
     screen = Screen(quiet_output=as_json)
     root = data_root_of(data_root)

@@ -18,10 +18,10 @@ def verify_data(name: Dataset, data_root: DataRoot = None, as_json: Json = False
     from mer_bench import registry
     from mer_bench.cli.console import Column, Screen
     from mer_bench.data.files import difference_from_pin
-    from mer_bench.data.locations import data_root as data_root_of
-    from mer_bench.data.locations import raw_folder
     from mer_bench.data.preparation import status
     from mer_bench.errors import DataError, MissingDataError
+    from mer_bench.locations import data_root as data_root_of
+    from mer_bench.locations import raw_folder
 
     plugin = registry.datasets().find(name)
     root = data_root_of(data_root)

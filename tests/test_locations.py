@@ -7,7 +7,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from mer_bench.data.locations import StoreKey, data_root, raw_folder, store_folder
+from mer_bench.locations import StoreKey, data_root, raw_folder, store_folder
 
 
 def test_given_root_wins_over_the_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
