@@ -1,0 +1,1 @@
+"""IEMOCAP: acted two-party dialogues in five sessions, improvised and scripted."""
