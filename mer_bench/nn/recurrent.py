@@ -129,6 +129,41 @@ def turn_order(lengths: Tensor, longest: int, directions: int = 2) -> TurnOrder:
     )
 
 
+def speaker_order(speakers: Tensor, lengths: Tensor, longest: int) -> TurnOrder:
+    """The packed order of a batch in which every speaker's own turns of a dialogue are a chain by themselves.
+
+    It packs and unpacks as `turn_order` does, in both directions; where that says a dialogue, this means the
+    turns of one speaker of a dialogue.
+
+    Args:
+        speakers: (B, T), long. lengths: (B,), long; turns of each dialogue, at least 1.
+        longest: T, the width of the padded batch.
+    """
+    mask = torch.arange(longest) < lengths.cpu().unsqueeze(1)  # (B, T)
+    cells = mask.flatten().nonzero().squeeze(1)  # (N,)
+    people = int(speakers.max()) + 1
+    owner = (cells // longest) * people + speakers.cpu().flatten()[cells]
+    # Stable, so that a speaker's turns stay in time; the chains lie one after the other.
+    cells = cells[owner.argsort(stable=True)]
+    _, chains = owner.unique(return_counts=True)
+    starts = chains.cumsum(0) - chains
+    chain_lengths, order = chains.sort(descending=True, stable=True)
+    steps = torch.arange(int(chain_lengths[0]))
+    runs = steps.unsqueeze(1) < chain_lengths  # (steps, chains)
+    counts = runs.sum(1)
+    first = starts[order]
+    forward = (first + steps.unsqueeze(1))[runs]
+    backward = (first + chain_lengths - 1 - steps.unsqueeze(1))[runs]
+    grid = (torch.arange(len(chains)) * len(steps) + steps.unsqueeze(1))[runs]
+    return TurnOrder(
+        cells=torch.stack([cells[forward], cells[backward]]).to(lengths.device),
+        grid=grid.to(lengths.device),
+        counts=tuple(counts.tolist()),
+        starts=tuple((counts.cumsum(0) - counts).tolist()),
+        shape=(len(lengths), longest),
+    )
+
+
 def gru_input_order(value: Tensor, dim: int = 0) -> Tensor:
     """PyTorch's (reset, update, new) along a dimension as (new, reset, update)."""
     reset, update, new = value.chunk(3, dim)

@@ -25,6 +25,7 @@ class CmathConfig(Settings):
         feature_dropout: Dropped share of input values; the reconstruction's target stays whole.
         context: `gru` puts a bidirectional GRU over the dialogue before the stacks, one a modality.
         context_layers: Layers of that GRU.
+        speaker_context: Whether a second GRU reads each speaker's own turns alone; its states are added.
         positions: Position encoding; `relative` is a learned bias of each attention by distance, which
             starts high on the own turn.
         reach: Distance in turns up to which relative positions are told apart.
@@ -63,6 +64,7 @@ class CmathConfig(Settings):
     feature_dropout: Annotated[float, Field(ge=0, lt=1), Tune(low=0.0, high=0.5, step=0.1)] = 0.0
     context: Annotated[Literal["none", "gru"], Tune()] = "gru"
     context_layers: Annotated[int, Field(ge=1, le=4)] = 1
+    speaker_context: Annotated[bool, Tune()] = False
     positions: Annotated[Literal["sinusoidal", "learned", "relative", "none"], Tune()] = "sinusoidal"
     position_scale: Annotated[float, Field(ge=0, le=10)] = 0.3
     reach: Annotated[int, Field(ge=1, le=1000)] = 5

@@ -11,7 +11,7 @@ from mer_bench.nn.attention import key_set
 from mer_bench.nn.dropout import Dropout
 from mer_bench.nn.encoders import ContextGru, LearnedPositions, sinusoidal_positions
 from mer_bench.nn.masking import masked_mean
-from mer_bench.nn.recurrent import turn_order
+from mer_bench.nn.recurrent import speaker_order, turn_order
 
 from .config import CmathConfig
 from .distillation import agreement, latent_loss, response_loss
@@ -46,6 +46,11 @@ class DialogueEncoding(nn.Module):
             if with_gru
             else {}
         )
+        self.own_contexts = nn.ModuleDict(
+            {name: ContextGru(width, settings.context_layers, settings.dropout) for name in spec.widths}
+            if with_gru and settings.speaker_context
+            else {}
+        )
         # Stands where a modality is missing. Only a context encoder can see it: such an utterance is no
         # key, and has no expert and no student. Without one the vector would be without effect.
         self.absent = nn.ParameterDict(
@@ -55,6 +60,7 @@ class DialogueEncoding(nn.Module):
     def forward(self, compressed: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         turns = batch.mask.shape[1]
         order = turn_order(batch.lengths, turns) if self.contexts else None
+        own_order = speaker_order(batch.speakers, batch.lengths, turns) if self.own_contexts else None
         encoded = {}
         for name, state in compressed.items():
             there = batch.present[name].unsqueeze(-1)
@@ -67,7 +73,10 @@ class DialogueEncoding(nn.Module):
                 value = value + self.position_scale * sinusoidal_positions(turns, value.shape[-1]).to(value)
             value = self.dropout(value)  # (B, T, d)
             if self.contexts:
-                value = value + self.dropout(self.contexts[name](value, order))  # (B, T, d)
+                around = self.contexts[name](value, order)  # (B, T, d)
+                if self.own_contexts:
+                    around = around + self.own_contexts[name](value, own_order)
+                value = value + self.dropout(around)  # (B, T, d)
             encoded[name] = value
         return encoded
 

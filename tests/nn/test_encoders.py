@@ -6,10 +6,12 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from mer_bench.nn.encoders import ContextGru, LearnedPositions, sinusoidal_positions
-from mer_bench.nn.recurrent import GruWeights, turn_order
+from mer_bench.nn.recurrent import GruWeights, speaker_order, turn_order
 
 
 def test_sinusoidal_positions_by_hand() -> None:
@@ -48,3 +50,30 @@ def test_context_encoder_agrees_with_pytorchs_gru_on_each_dialogue_alone(layers:
         expected = theirs(states[dialogue : dialogue + 1, :length])[0][0]
         torch.testing.assert_close(got[dialogue, :length], expected)
     assert bool((got[padding] == 0).all())
+
+
+@st.composite
+def speakers_and_lengths(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
+    lengths = draw(st.lists(st.integers(1, 7), min_size=1, max_size=5))
+    longest = max(lengths) + draw(st.integers(0, 2))
+    rows = [draw(st.lists(st.integers(0, 3), min_size=longest, max_size=longest)) for _ in lengths]
+    return torch.tensor(rows), torch.tensor(lengths)
+
+
+@settings(deadline=None, max_examples=50)
+@given(speakers_and_lengths())
+def test_a_gru_in_the_speakers_order_reads_each_speakers_turns_alone(
+    drawn: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    speakers, lengths = drawn
+    torch.manual_seed(0)
+    encoder = ContextGru(4)
+    states = torch.randn(*speakers.shape, 4)
+    found = encoder(states, speaker_order(speakers, lengths, speakers.shape[1]))
+    for row, length in enumerate(lengths.tolist()):
+        for speaker in speakers[row, :length].unique().tolist():
+            own = (speakers[row, :length] == speaker).nonzero().squeeze(1)
+            alone = states[row, own].unsqueeze(0)
+            wanted = encoder(alone, turn_order(torch.tensor([len(own)]), len(own)))
+            assert torch.allclose(found[row, own], wanted[0], atol=1e-6)
+        assert not found[row, length:].any()
