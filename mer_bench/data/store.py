@@ -8,7 +8,12 @@ utterance_ids.npy           (utterances,) UTF-8 bytes of fixed width
 dialogue_ids.npy            (dialogues,) UTF-8 bytes of fixed width
 offsets.npy                 (dialogues + 1,) int64: dialogue d is rows offsets[d] to offsets[d + 1]
 splits.npy                  (dialogues,) uint8: index into SPLITS; dialogues stand in this order
+texts.npy                   (bytes,) uint8: all texts as UTF-8, one after the other; only where there are texts
+text_offsets.npy            (utterances + 1,) int64: utterance u is bytes text_offsets[u] to text_offsets[u + 1]
+subset.<name>.npy           (dialogues,) bool: which dialogues belong to a named part of the corpus
 pipeline.npz                arrays that apply the same preparation to new dialogues
+
+A store that was written before texts and subsets were kept has neither, and is read like any other.
 
 Every file is little-endian and has no time stamp: the same content gives the same bytes, and so the
 same checksums, on any machine.
@@ -20,10 +25,12 @@ import errno
 import hashlib
 import io
 import json
+import re
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -33,8 +40,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mer_bench import __version__
 from mer_bench.atomic import flush_to_disk, remove, remove_abandoned, storage_errors, temporary_beside
-from mer_bench.cards import SplitName
-from mer_bench.data.files import sha256_of, sha256_of_file
+from mer_bench.cards import Identifier, Modality, SplitName
+from mer_bench.data.files import sha256_of_file
+from mer_bench.data.overlap import Overlap, measure_overlap
 from mer_bench.errors import DataError, MissingDataError, PluginError, UnknownNameError
 from mer_bench.locations import StoreKey
 
@@ -47,6 +55,9 @@ SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
 SCHEMA = 1
 MANIFEST = "manifest.json"
 PIPELINE = "pipeline.npz"
+TEXTS = "texts.npy"
+_CHUNK_BYTES = 1 << 22
+_SUBSET_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
@@ -96,7 +107,7 @@ class ManifestPart(BaseModel):
 
 
 class StoredFile(ManifestPart):
-    """One file of a store; `dtype` and `shape` are empty for the pipeline's archive."""
+    """One file of a store; `dtype` and `shape` are empty for what is no .npy file."""
 
     bytes: Count
     sha256: Sha256
@@ -120,6 +131,8 @@ class Manifest(ManifestPart):
         counts: By split, for every split. class_histogram: Labelled utterances by split and class.
         speakers: Most speakers that any dialogue has.
         missing: Utterances without the modality, by modality and split.
+        subsets: Counts of each named part of the corpus, by its name and split.
+        overlap: How much of dev and test stands word for word in train; None where no texts are kept.
         sources: SHA-256 of each raw source, by name.
         sources_checksum: SHA-256 over the sources' checksums, the key, the versions and the settings:
             the same wherever the same files were prepared in the same way.
@@ -137,11 +150,13 @@ class Manifest(ManifestPart):
     protocol_version: Annotated[int, Field(ge=1)]
     fold: Annotated[int, Field(ge=1)] | None
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
-    widths: Annotated[dict[str, Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    widths: Annotated[dict[Modality, Annotated[int, Field(ge=1)]], Field(min_length=1)]
     counts: dict[SplitName, SplitCounts]
     class_histogram: dict[SplitName, dict[str, Count]]
     speakers: Annotated[int, Field(ge=1)]
     missing: dict[str, dict[SplitName, Count]]
+    subsets: dict[Identifier, dict[SplitName, SplitCounts]] = {}
+    overlap: tuple[Overlap, ...] | None = None
     sources: dict[str, Sha256]
     sources_checksum: Sha256
     store_checksum: Sha256
@@ -161,6 +176,11 @@ class Manifest(ManifestPart):
     @property
     def dialogues(self) -> int:
         return sum(count.dialogues for count in self.counts.values())
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether the store keeps what is said."""
+        return TEXTS in self.files
 
 
 @dataclass(frozen=True)
@@ -215,7 +235,7 @@ class Store:
         dialogues, utterances = self._rows(name)
         if dialogues.start == dialogues.stop:
             raise DataError(f"the store {self.folder} has no dialogues in its {name} split.")
-        offsets = self.arrays["offsets"][dialogues.start : dialogues.stop + 1] - utterances.start
+        offsets = np.concatenate([[0], np.cumsum(self.lengths(name))])
 
         def tensor(array: str, dtype: torch.dtype | None = None) -> torch.Tensor:
             return torch.from_numpy(np.asarray(self.arrays[array][utterances])).to(device=device, dtype=dtype)
@@ -236,10 +256,79 @@ class Store:
             UnknownNameError: For a split that does not exist.
         """
         dialogues, utterances = self._rows(name)
-        ids = [value.decode() for value in self.arrays["utterance_ids"][utterances].tolist()]
-        names = [value.decode() for value in self.arrays["dialogue_ids"][dialogues].tolist()]
-        lengths = np.diff(self.arrays["offsets"][dialogues.start : dialogues.stop + 1]).tolist()
-        return ids, [name for name, length in zip(names, lengths, strict=True) for _ in range(length)]
+        ids = list(map(bytes.decode, self.arrays["utterance_ids"][utterances].tolist()))
+        names = map(bytes.decode, self.arrays["dialogue_ids"][dialogues].tolist())
+        lengths = self.lengths(name).tolist()
+        return ids, list(chain.from_iterable(map(repeat, names, lengths)))
+
+    def lengths(self, name: str) -> NDArray[np.int64]:
+        """Utterances of each dialogue of a split: (dialogues,).
+
+        Raises:
+            UnknownNameError: For a split that does not exist. DataError: If the offsets are damaged.
+        """
+        dialogues, _ = self._rows(name)
+        offsets = self.arrays["offsets"][dialogues.start : dialogues.stop + 1]
+        # The borders of the splits are right, so what rises stays within them. Compared, since differences overflow.
+        if (offsets[1:] <= offsets[:-1]).any():
+            raise DataError(f"{self.folder / 'offsets.npy'} is damaged: it falls. {_again(self.manifest.key)}")
+        lengths: NDArray[np.int64] = np.diff(offsets)
+        return lengths
+
+    def texts(self, name: str) -> list[str] | None:
+        """What is said in each utterance of a split; None where the store keeps no texts.
+
+        Raises:
+            UnknownNameError: For a split that does not exist. DataError: If the texts are damaged.
+        """
+        _, utterances = self._rows(name)
+        if not self.manifest.has_texts:
+            return None
+        offsets = self.arrays["text_offsets"][utterances.start : utterances.stop + 1]
+        content = self.arrays["texts"]
+        if offsets[0] < 0 or offsets[-1] > len(content) or (offsets[1:] < offsets[:-1]).any():
+            raise DataError(
+                f"{self.folder / 'text_offsets.npy'} is damaged: it falls, or points past the texts. "
+                f"{_again(self.manifest.key)}"
+            )
+        spoken = content[offsets[0] : offsets[-1]].tobytes()
+        bounds = (offsets - offsets[0]).tolist()
+        try:
+            return [spoken[start:end].decode() for start, end in pairwise(bounds)]
+        except UnicodeDecodeError as error:
+            raise DataError(
+                f"{self.folder / TEXTS} is damaged: it is not UTF-8 ({error.reason}). {_again(self.manifest.key)}"
+            ) from None
+
+    def subsets(self, name: str) -> dict[str, NDArray[np.bool_]]:
+        """Which dialogues of a split belong to each named part of the corpus: (dialogues,) bool, by name.
+
+        Raises:
+            UnknownNameError: For a split that does not exist.
+        """
+        dialogues, _ = self._rows(name)
+        return {subset: self.arrays[f"subset.{subset}"][dialogues] for subset in self.manifest.subsets}
+
+    def subsets_of_utterances(self, name: str) -> dict[str, NDArray[np.bool_]]:
+        """The same by utterance: (utterances,) bool, by name."""
+        lengths = self.lengths(name)
+        return {subset: np.repeat(chosen, lengths) for subset, chosen in self.subsets(name).items()}
+
+    def measure_overlap(self) -> tuple[Overlap, ...] | None:
+        """Count again what `Manifest.overlap` says, from the texts; None where the store keeps none.
+
+        Raises:
+            DataError: If the texts are damaged.
+        """
+        texts: list[str] = []
+        for split in SPLITS:
+            spoken = self.texts(split)
+            if spoken is None:
+                return None
+            texts += spoken
+        lengths = np.concatenate([self.lengths(split) for split in SPLITS])
+        subsets = {name: self.arrays[f"subset.{name}"] for name in self.manifest.subsets}
+        return measure_overlap(texts, self.arrays["labels"], lengths, self.arrays["splits"], subsets)
 
     def pipeline(self) -> dict[str, NDArray[Any]]:
         """Arrays that apply the same preparation to new dialogues; read from the disk at each call."""
@@ -267,7 +356,10 @@ class Store:
                     f"{_again(self.manifest.key)}"
                 )
         files = {name: entry.sha256 for name, entry in self.manifest.files.items()}
-        if store_checksum(files, self.manifest.classes) != self.manifest.store_checksum:
+        if (
+            store_checksum(files, self.manifest.classes) != self.manifest.store_checksum
+            or sources_checksum(self.manifest) != self.manifest.sources_checksum
+        ):
             raise DataError(f"{self.folder / MANIFEST} was changed after it was written. {_again(self.manifest.key)}")
 
     def _rows(self, name: str) -> tuple[slice, slice]:
@@ -349,6 +441,29 @@ def store_checksum(files: Mapping[str, str], classes: Sequence[str]) -> str:
     return _checksum_of({"files": dict(files), "classes": list(classes)})
 
 
+def sources_checksum(manifest: Manifest) -> str:
+    """The checksum of what a store was prepared from and how, from what its manifest says of that."""
+    return _sources_checksum(
+        manifest.key, (manifest.dataset_version, manifest.protocol_version), manifest.sources, manifest.settings
+    )
+
+
+def _sources_checksum(
+    key: StoreKey, versions: tuple[int, int], sources: Mapping[str, str], settings: Mapping[str, Any]
+) -> str:
+    dataset_version, protocol_version = versions
+    return _checksum_of(
+        {
+            "dataset": [key.dataset, dataset_version],
+            "features": key.features,
+            "labels": key.labels,
+            "protocol": [key.protocol, protocol_version, key.fold],
+            "sources": dict(sources),
+            "settings": dict(settings),
+        }
+    )
+
+
 def check_content(content: StoreContent) -> None:
     """Check what a dataset returned against the contract of `StoreContent`.
 
@@ -375,9 +490,11 @@ def check_content(content: StoreContent) -> None:
         )
     if splits.shape != (dialogues,) or (np.diff(splits.astype(int)) < 0).any() or splits.max() >= len(SPLITS):
         raise _broken("splits", f"should be {dialogues} indices into {SPLITS} in rising order")
-    for name, numbers in (("speakers", content.speakers), ("labels", content.labels)):
-        if np.asarray(numbers).shape != (rows,):
-            raise _broken(name, f"should have {rows} rows, but is {np.asarray(numbers).shape}")
+    for name, numbers in (("speakers", np.asarray(content.speakers)), ("labels", np.asarray(content.labels))):
+        if numbers.shape != (rows,):
+            raise _broken(name, f"should have {rows} rows, but is {numbers.shape}")
+        if not np.issubdtype(numbers.dtype, np.integer) or numbers.max() > np.iinfo(np.int16).max:
+            raise _broken(name, "should be whole numbers of at most 32767")
     labels = np.asarray(content.labels)
     if labels.min() < -1 or labels.max() >= len(content.classes):
         raise _broken("labels", f"should lie in [-1, {len(content.classes) - 1}]")
@@ -385,6 +502,9 @@ def check_content(content: StoreContent) -> None:
         raise _broken("speakers", "should be numbered by first appearance in the dialogue, from 0")
     for modality, values in content.features.items():
         _check_modality(modality, values, np.asarray(content.present[modality]), rows)
+    if content.texts is not None:
+        _check_texts(content.texts, rows)
+    _check_subsets(content.subsets, dialogues)
 
 
 def _check_modality(modality: str, values: NDArray[np.float32], there: NDArray[np.bool_], rows: int) -> None:
@@ -392,10 +512,11 @@ def _check_modality(modality: str, values: NDArray[np.float32], there: NDArray[n
         raise _broken(f"present[{modality}]", f"should be ({rows},) bool, but is {there.shape} {there.dtype}")
     if values.ndim != 2 or values.shape[0] != rows or values.shape[1] < 1:
         raise _broken(f"features[{modality}]", f"should be ({rows}, width), but is {values.shape}")
-    if not np.isfinite(values).all():
-        raise _broken(f"features[{modality}]", "has a value that is not finite")
-    if values[~there].any():
-        raise _broken(f"features[{modality}]", "should be zero where the modality is missing")
+    for here in _chunks(values):
+        if not np.isfinite(values[here]).all():
+            raise _broken(f"features[{modality}]", "has a value that is not finite")
+        if values[here][~there[here]].any():
+            raise _broken(f"features[{modality}]", "should be zero where the modality is missing")
 
 
 def _check_identifiers(name: str, values: Sequence[str]) -> None:
@@ -407,16 +528,51 @@ def _check_identifiers(name: str, values: Sequence[str]) -> None:
         raise _broken(name, f"should be unique, but '{twice}' occurs twice")
     if not all(values) or any("\0" in value for value in values):
         raise _broken(name, "has an empty id or one with a NUL character")
+    _check_characters(name, values)
 
 
-def _speakers_by_first_appearance(speakers: NDArray[np.int16], offsets: NDArray[np.int64]) -> bool:
-    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        known = 0
-        for speaker in speakers[start:end].tolist():
-            if not 0 <= speaker <= known:
-                return False
-            known = max(known, speaker + 1)
-    return True
+def _check_texts(texts: Sequence[str], rows: int) -> None:
+    if len(texts) != rows:
+        raise _broken("texts", f"should have {rows} rows, but has {len(texts)}")
+    if not all(isinstance(text, str) for text in texts):
+        raise _broken("texts", "should be strings; an utterance without words has an empty one")
+    _check_characters("texts", texts)
+
+
+def _check_characters(name: str, values: Sequence[str]) -> None:
+    """Half of a surrogate pair, which a text cut in the middle of an emoji ends in, has no place in UTF-8."""
+    for row, value in enumerate(values):
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise _broken(
+                    name, f"has in row {row} the code {ord(value[error.start]):#x}, which is no character"
+                ) from None
+
+
+def _check_subsets(subsets: Mapping[str, NDArray[np.bool_]], dialogues: int) -> None:
+    for name, chosen in subsets.items():
+        if not _SUBSET_NAME.fullmatch(name):
+            raise _broken("subsets", f"should have names of lower-case letters, digits and hyphens, but has '{name}'")
+        if np.shape(chosen) != (dialogues,) or np.asarray(chosen).dtype != np.bool_:
+            found = f"{np.shape(chosen)} {np.asarray(chosen).dtype}"
+            raise _broken(f"subsets[{name}]", f"should be ({dialogues},) bool, but is {found}")
+
+
+def _speakers_by_first_appearance(speakers: NDArray[np.integer[Any]], offsets: NDArray[np.integer[Any]]) -> bool:
+    """Whether each dialogue's first speaker is 0 and nobody's number is more than one above all before it."""
+    numbers = speakers.astype(np.int64)
+    if (numbers < 0).any():
+        return False
+    starts = np.asarray(offsets[:-1])
+    # Every dialogue a step above the last, so that the highest so far never comes from the dialogue before.
+    step = int(numbers.max()) + 2
+    base = np.repeat(np.arange(1, len(starts) + 1) * step, np.diff(offsets))
+    highest = np.maximum.accumulate(base + numbers)
+    before = np.concatenate([[0], highest[:-1]])
+    before[starts] = base[starts] - 1
+    return bool((base + numbers <= before + 1).all())
 
 
 def _broken(name: str, fault: str) -> PluginError:
@@ -440,13 +596,21 @@ def _write_files(
         "splits": np.asarray(content.splits, dtype="|u1"),
     }
     for modality, values in content.features.items():
-        arrays[f"features.{modality}"] = np.asarray(values, dtype="<f4")
+        arrays[f"features.{modality}"] = np.asarray(values)
         arrays[f"present.{modality}"] = np.asarray(content.present[modality], dtype="|b1")
+    for name, chosen in content.subsets.items():
+        arrays[f"subset.{name}"] = np.asarray(chosen, dtype="|b1")
+    overlap = None
+    lengths = np.diff(content.offsets)
+    if content.texts is not None:
+        arrays["texts"], arrays["text_offsets"] = _joined(content.texts)
+        overlap = measure_overlap(content.texts, np.asarray(content.labels), lengths, content.splits, content.subsets)
     files: dict[str, StoredFile] = {}
     for name, array in sorted(arrays.items()):
-        written = _write_file(folder / f"{name}.npy", _npy_bytes(array))
-        files[f"{name}.npy"] = written.model_copy(update={"dtype": array.dtype.str, "shape": array.shape})
-    files[PIPELINE] = _write_file(folder / PIPELINE, _npz_bytes(content.pipeline))
+        dtype = np.dtype("<f4") if name.startswith("features.") else array.dtype
+        written = _write_file(folder / f"{name}.npy", [_npy_header(dtype, array.shape), *_little_endian(array, dtype)])
+        files[f"{name}.npy"] = written.model_copy(update={"dtype": dtype.str, "shape": array.shape})
+    files[PIPELINE] = _write_file(folder / PIPELINE, [_npz_bytes(content.pipeline)])
     settings = json.loads(_canonical_json(dict(content.settings)))
     counts, histogram, missing = _counts(content)
     manifest = Manifest(
@@ -463,24 +627,17 @@ def _write_files(
         class_histogram=histogram,
         speakers=int(np.max(content.speakers)) + 1,
         missing=missing,
+        subsets=_subset_counts(content),
+        overlap=overlap,
         sources=dict(sorted(sources.items())),
-        sources_checksum=_checksum_of(
-            {
-                "dataset": [key.dataset, dataset_version],
-                "features": key.features,
-                "labels": key.labels,
-                "protocol": [key.protocol, protocol_version, key.fold],
-                "sources": dict(sources),
-                "settings": settings,
-            }
-        ),
+        sources_checksum=_sources_checksum(key, versions, sources, settings),
         store_checksum=store_checksum({name: file.sha256 for name, file in files.items()}, content.classes),
         files=files,
         settings=settings,
         notes=json.loads(_canonical_json(dict(content.notes))),
         version=__version__,
     )
-    _write_file(folder / MANIFEST, (manifest.model_dump_json(indent=1) + "\n").encode())
+    _write_file(folder / MANIFEST, [(manifest.model_dump_json(indent=1) + "\n").encode()])
     return manifest
 
 
@@ -505,10 +662,40 @@ def _counts(
     return counts, histogram, missing
 
 
-def _write_file(file: Path, content: bytes) -> StoredFile:
-    file.write_bytes(content)
+def _subset_counts(content: StoreContent) -> dict[str, dict[SplitName, SplitCounts]]:
+    lengths = np.diff(content.offsets)
+    splits = np.asarray(content.splits)
+    labelled = np.add.reduceat(np.asarray(content.labels) >= 0, content.offsets[:-1], dtype=np.int64)
+    found: dict[str, dict[SplitName, SplitCounts]] = {}
+    for name, chosen in content.subsets.items():
+        found[name] = {}
+        for index, split in enumerate(SPLITS):
+            here = chosen & (splits == index)
+            found[name][split] = SplitCounts(
+                dialogues=int(here.sum()), utterances=int(lengths[here].sum()), labelled=int(labelled[here].sum())
+            )
+    return found
+
+
+def _joined(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """All texts as UTF-8, one after the other, and where each begins and the last ends."""
+    encoded = [text.encode() for text in texts]
+    offsets = np.zeros(len(texts) + 1, dtype="<i8")
+    np.cumsum([len(content) for content in encoded], out=offsets[1:])
+    return np.frombuffer(b"".join(encoded), dtype="|u1"), offsets
+
+
+def _write_file(file: Path, parts: Iterable[bytes]) -> StoredFile:
+    """Write what comes in parts, so that no second copy of a large array is made."""
+    digest = hashlib.sha256()
+    size = 0
+    with file.open("wb") as stream:
+        for part in parts:
+            stream.write(part)
+            digest.update(part)
+            size += len(part)
     flush_to_disk(file)
-    return StoredFile(bytes=len(content), sha256=sha256_of(content))
+    return StoredFile(bytes=size, sha256=digest.hexdigest())
 
 
 def _publish(unfinished: Path, folder: Path, manifest: Manifest) -> None:
@@ -632,6 +819,13 @@ def _expected_arrays(folder: Path, manifest: Manifest) -> dict[str, tuple[np.dty
     for modality, width in manifest.widths.items():
         wanted[f"features.{modality}.npy"] = ("<f4", (rows, width))
         wanted[f"present.{modality}.npy"] = ("|b1", (rows,))
+    for name in manifest.subsets:
+        wanted[f"subset.{name}.npy"] = ("|b1", (dialogues,))
+    if manifest.has_texts:
+        # How many bytes they are is known from the file alone; its size is checked against it.
+        length = manifest.files[TEXTS].shape[:1]
+        wanted[TEXTS] = ("|u1", length or (0,))
+        wanted["text_offsets.npy"] = ("<i8", (rows + 1,))
     if set(manifest.files) != {*wanted, PIPELINE} or set(manifest.counts) != set(SPLITS):
         raise DataError(f"{folder / MANIFEST} does not list the files that a store has. {_again(manifest.key)}")
     expected = {}
@@ -649,7 +843,7 @@ def _expected_arrays(folder: Path, manifest: Manifest) -> dict[str, tuple[np.dty
 
 
 def _check_offsets(store: Store) -> None:
-    """The offsets at the borders of the splits must be those that the counts demand."""
+    """The offsets at the borders of the splits must be those that the counts demand; so much is flat to check."""
     offsets = store.arrays["offsets"]
     for split in SPLITS:
         dialogues, utterances = store._rows(split)
@@ -657,6 +851,12 @@ def _check_offsets(store: Store) -> None:
             raise DataError(
                 f"{store.folder / 'offsets.npy'} does not agree with the manifest's counts of the {split} split. "
                 f"{_again(store.manifest.key)}"
+            )
+    if store.manifest.has_texts:
+        bounds = store.arrays["text_offsets"]
+        if bounds[0] != 0 or bounds[-1] != len(store.arrays["texts"]):
+            raise DataError(
+                f"{store.folder / 'text_offsets.npy'} does not end where {TEXTS} ends. {_again(store.manifest.key)}"
             )
 
 
@@ -676,6 +876,20 @@ def _npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 def _npy_bytes(array: NDArray[Any]) -> bytes:
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).reshape(array.shape)
     return _npy_header(little.dtype, little.shape) + little.tobytes()
+
+
+def _chunks(array: NDArray[Any]) -> Iterator[slice]:
+    """Some rows after the other, so that what is computed of them takes little memory."""
+    width = array.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
+    rows = max(1, _CHUNK_BYTES // max(1, width))
+    for start in range(0, len(array), rows):
+        yield slice(start, start + rows)
+
+
+def _little_endian(array: NDArray[Any], dtype: np.dtype[Any]) -> Iterator[bytes]:
+    """The array's bytes as they stand in a file, some rows after the other."""
+    for here in _chunks(array):
+        yield np.ascontiguousarray(array[here], dtype=dtype).tobytes()
 
 
 def _npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -12,7 +12,14 @@ KEY = StoreKey("made-up", "default", "emotion", "official")
 CLASSES = ("calm", "glad", "cross")
 
 
-def make_content(lengths: list[int], splits: list[int], widths: dict[str, int], seed: int = 0) -> StoreContent:
+def make_content(
+    lengths: list[int],
+    splits: list[int],
+    widths: dict[str, int],
+    seed: int = 0,
+    texts: list[str] | None = None,
+    subsets: dict[str, list[bool]] | None = None,
+) -> StoreContent:
     """Dialogues of the given lengths in the given splits (in rising order), with random values."""
     rng = np.random.default_rng(seed)
     rows = sum(lengths)
@@ -34,9 +41,18 @@ def make_content(lengths: list[int], splits: list[int], widths: dict[str, int], 
         offsets=np.cumsum([0, *lengths], dtype=np.int64),
         splits=np.array(splits, dtype=np.uint8),
         classes=CLASSES,
+        texts=texts,
+        subsets={name: np.array(chosen, dtype=np.bool_) for name, chosen in (subsets or {}).items()},
         settings={"encoder": "random", "seed": seed},
         notes={"rows ignored": 3},
         pipeline={"mean": rng.normal(size=3), "terms": np.array([b"a", b"bc"])},
+    )
+
+
+def spoken() -> st.SearchStrategy[str]:
+    """Any text that UTF-8 can hold, NUL and the empty one among them."""
+    return st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
+        ["", "\0", "a\0b", "\r\n", "\u2028", "é👩‍🚀"]
     )
 
 
@@ -48,4 +64,8 @@ def contents(draw: st.DrawFn) -> StoreContent:
     names = draw(st.lists(st.sampled_from(["text", "audio", "visual"]), min_size=1, max_size=3, unique=True))
     widths = {name: draw(st.integers(1, 5)) for name in names}
     splits = [index for index, count in enumerate(counts) for _ in range(count)]
-    return make_content(lengths, splits, widths, draw(st.integers(0, 1000)))
+    rows, dialogues = sum(lengths), len(lengths)
+    texts = draw(st.none() | st.lists(spoken(), min_size=rows, max_size=rows))
+    chosen = st.lists(st.booleans(), min_size=dialogues, max_size=dialogues)
+    subsets = draw(st.dictionaries(st.sampled_from(["scripted", "part-2"]), chosen))
+    return make_content(lengths, splits, widths, draw(st.integers(0, 1000)), texts, subsets)

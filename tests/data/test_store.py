@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import json
 import os
 import shutil
@@ -20,11 +21,21 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mer_bench import atomic
 from mer_bench.atomic import TEMPORARY_SUFFIX, remove_abandoned, temporary_beside
 from mer_bench.data import store as store_module
-from mer_bench.data.store import SPLITS, Store, StoreContent, check_content, open_store, write_store
+from mer_bench.data.store import (
+    SPLITS,
+    Manifest,
+    Store,
+    StoreContent,
+    StoredFile,
+    check_content,
+    open_store,
+    write_store,
+)
 from mer_bench.errors import DataError, MissingDataError, PluginError, StorageError, UnknownNameError
 
 from .content import CLASSES, KEY, contents, make_content
@@ -42,12 +53,48 @@ def without_waiting_for_the_disk() -> Iterator[None]:
 
 @pytest.fixture
 def content() -> StoreContent:
+    texts = ["Hi.", "", "Grüße", "a\0b", "👩‍🚀", "six", "seven", "日本", "nine", "ten"]
+    subsets = {"scripted": [True, False, True, False], "improvised": [False, True, False, True]}
+    return make_content([3, 1, 2, 4], [0, 0, 1, 2], {"text": 4, "audio": 2}, texts=texts, subsets=subsets)
+
+
+@pytest.fixture
+def bare() -> StoreContent:
+    """As before texts and subsets were kept."""
     return make_content([3, 1, 2, 4], [0, 0, 1, 2], {"text": 4, "audio": 2})
 
 
 @pytest.fixture
 def store(tmp_path: Path, content: StoreContent) -> Store:
     return write_store(tmp_path / "store", content, KEY, SOURCES)
+
+
+SHAPE_OF_TEN = Manifest(
+    dataset="made-up",
+    dataset_version=1,
+    features="default",
+    labels="emotion",
+    protocol="official",
+    protocol_version=1,
+    fold=None,
+    classes=CLASSES,
+    widths={"text": 1},
+    counts={
+        name: {"dialogues": count, "utterances": count, "labelled": 0}  # type: ignore[misc]
+        for name, count in (("train", 4), ("dev", 2), ("test", 4))
+    },
+    class_histogram={},
+    speakers=1,
+    missing={},
+    sources={},
+    sources_checksum="ab" * 32,
+    store_checksum="ab" * 32,
+    files={name: StoredFile(bytes=0, sha256="ab" * 32) for name in ("texts.npy", "text_offsets.npy")},
+    settings={},
+    notes={},
+    version="0",
+)
+"""A manifest of four, two and four utterances with texts."""
 
 
 @pytest.fixture
@@ -87,6 +134,20 @@ def test_what_is_written_is_read(content: StoreContent) -> None:
             histogram = store.manifest.class_histogram[split_name]
             assert histogram == {c: (content.labels[rows] == i).sum() for i, c in enumerate(CLASSES)}
             assert counts.labelled == sum(histogram.values())
+            spoken = None if content.texts is None else [content.texts[row] for row in rows.tolist()]
+            assert store.texts(split_name) == spoken
+            here = content.splits == index
+            assert list(store.subsets(split_name)) == list(content.subsets)
+            by_utterance = store.subsets_of_utterances(split_name)
+            for subset, chosen in content.subsets.items():
+                assert store.subsets(split_name)[subset].tolist() == chosen[here].tolist()
+                in_subset = chosen[owner[rows]]
+                assert by_utterance[subset].tolist() == in_subset.tolist()
+                part = store.manifest.subsets[subset][split_name]
+                assert (part.dialogues, part.utterances) == (chosen[here].sum(), in_subset.sum())
+                assert part.labelled == (content.labels[rows][in_subset] >= 0).sum()
+        assert store.measure_overlap() == store.manifest.overlap
+        assert (store.manifest.overlap is None) == (content.texts is None)
         pipeline = store.pipeline()
         assert sorted(pipeline) == sorted(content.pipeline)
         for part, array in content.pipeline.items():
@@ -257,6 +318,17 @@ def test_content_that_breaks_the_contract_is_refused(content: StoreContent) -> N
     assert "labels should lie in [-1, 2]" in breaks(content, labels=np.full(rows, 3))
     assert "by first appearance" in breaks(content, speakers=np.full(rows, 1))
     assert "classes should be" in breaks(content, classes=("a", "a", "b"))
+    assert "labels should be whole numbers" in breaks(content, labels=np.zeros(rows))
+    assert "speakers should be whole numbers of at most 32767" in breaks(content, speakers=np.full(rows, 32768))
+    assert "texts should have 10 rows, but has 9" in breaks(content, texts=["a"] * 9)
+    assert "texts should be strings" in breaks(content, texts=[*["a"] * 9, None])
+    assert "texts has in row 1 the code 0xd83d" in breaks(content, texts=["é", "cut \ud83d", *["a"] * 8])
+    assert "utterance_ids has in row 0 the code 0xdc00" in breaks(content, utterance_ids=["\udc00", *"abcdefghi"])
+    everywhere = np.ones(4, dtype=np.bool_)
+    for name in ("../escape", "Scripted", "", "a--b", "a\n"):
+        assert "subsets should have names of lower-case" in breaks(content, subsets={name: everywhere})
+    assert "subsets[a] should be (4,) bool, but is (3,)" in breaks(content, subsets={"a": everywhere[1:]})
+    assert "subsets[a] should be (4,) bool, but is (4,) int8" in breaks(content, subsets={"a": everywhere.view("i1")})
     with pytest.raises(PluginError, match="should be JSON values"):
         write_store(Path("never-made/store"), dataclasses.replace(content, settings={"a": float("nan")}), KEY, {})
     shutil.rmtree("never-made", ignore_errors=True)
@@ -282,20 +354,23 @@ def test_a_damaged_store_is_repaired_and_a_good_one_left_alone(content: StoreCon
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, content: StoreContent, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Path.write_bytes
-    written = 0
-
-    def write_bytes(self: Path, data: bytes) -> int:
-        nonlocal written
-        written += 1
-        if written == 4:
-            original(self, data[: len(data) // 2])
+    class FullDisk(io.FileIO):
+        def write(self, data: Any) -> int:
+            super().write(bytes(data)[: len(data) // 2])
             raise OSError(errno.ENOSPC, "No space left on device")
-        return original(self, data)
 
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    original = Path.open
+    opened = 0
+
+    def open_file(self: Path, mode: str = "r", *arguments: Any) -> Any:
+        nonlocal opened
+        opened += mode == "wb"
+        return FullDisk(self, mode) if mode == "wb" and opened == 4 else original(self, mode, *arguments)
+
+    monkeypatch.setattr(Path, "open", open_file)
     with pytest.raises(StorageError, match="the disk is full"):
         write_store(tmp_path / "sub" / "store", content, KEY, SOURCES)
+    assert opened == 4
     assert list((tmp_path / "sub").iterdir()) == []
 
 
@@ -320,6 +395,173 @@ def test_ctrl_c_leaves_nothing(tmp_path: Path, content: StoreContent, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_store_from_before_texts_and_subsets_opens(tmp_path: Path, bare: StoreContent) -> None:
+    store = write_store(tmp_path / "old", bare, KEY, SOURCES)
+    file = store.folder / "manifest.json"
+    values = json.loads(file.read_text())
+    assert values.pop("subsets") == {}
+    assert values.pop("overlap") is None
+    file.write_text(json.dumps(values))
+    old = open_store(store.folder)
+    old.verify()
+    assert old.texts("train") is None
+    assert old.subsets("train") == {}
+    assert old.measure_overlap() is None
+    assert old.manifest == store.manifest
+
+
+def rewrite(store: Store, name: str, array: np.ndarray[Any, Any]) -> Store:
+    """Other content of one array, with a manifest that agrees: what no checksum finds."""
+    file = store.folder / "manifest.json"
+    manifest = json.loads(file.read_text())
+    (store.folder / name).unlink()  # another file of that name: this one is mapped
+    entry = store_module._write_file(
+        store.folder / name, [store_module._npy_header(array.dtype, array.shape), array.tobytes()]
+    )
+    manifest["files"][name] = {**entry.model_dump(), "dtype": array.dtype.str, "shape": array.shape}
+    checksums = {each: values["sha256"] for each, values in manifest["files"].items()}
+    manifest["store_checksum"] = store_module.store_checksum(checksums, manifest["classes"])
+    file.write_text(json.dumps(manifest))
+    opened = open_store(store.folder)
+    opened.verify()
+    return opened
+
+
+HUGE = np.iinfo(np.int64).max
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "fault"),
+    [
+        (0, 1, "does not end where texts.npy ends"),
+        (0, -1, "does not end where texts.npy ends"),
+        (10, 10_000, "does not end where texts.npy ends"),
+        (10, 5, "does not end where texts.npy ends"),
+        (1, 10_000, "text_offsets.npy is damaged"),
+        (1, -5, "text_offsets.npy is damaged"),
+        (2, HUGE, "text_offsets.npy is damaged"),
+        (4, HUGE, "text_offsets.npy is damaged"),  # the last of train
+        (4, -HUGE, "text_offsets.npy is damaged"),
+        (3, 6, "it is not UTF-8"),  # in the middle of a letter
+    ],
+)
+def test_hostile_offsets_of_texts_are_refused(store: Store, place: int, value: int, fault: str) -> None:
+    offsets = np.array(store.arrays["text_offsets"])
+    offsets[place] = value
+    with pytest.raises(DataError, match=fault):
+        rewrite(store, "text_offsets.npy", offsets).texts("train")
+
+
+@settings(max_examples=150, deadline=None)
+@given(values=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 12), min_size=11, max_size=11))
+def test_any_offsets_of_texts_give_texts_or_an_error(values: list[int]) -> None:
+    arrays: dict[str, Any] = {
+        "texts": np.frombuffer("aé👩b".encode(), dtype=np.uint8),
+        "text_offsets": np.array(values, dtype=np.int64),
+    }
+    manifest = SHAPE_OF_TEN.model_copy()
+    store = Store(Path("store"), manifest, arrays)
+    for split in SPLITS:
+        try:
+            spoken = store.texts(split)
+        except DataError:
+            continue
+        assert spoken is not None
+        assert len(spoken) == manifest.counts[split].utterances
+        assert "".join(spoken) in "aé👩b"
+
+
+def test_texts_that_are_no_text_are_refused(store: Store) -> None:
+    content = np.array(store.arrays["texts"])
+    content[4] = 0xFF
+    with pytest.raises(DataError, match=r"texts.npy is damaged: it is not UTF-8 \(invalid start byte\)"):
+        rewrite(store, "texts.npy", content).texts("train")
+
+
+def test_offsets_of_dialogues_that_fall_are_refused(store: Store, content: StoreContent) -> None:
+    for value in (9, 0, -1, HUGE, -HUGE):
+        offsets = np.array(content.offsets)
+        offsets[1] = value
+        damaged = rewrite(store, "offsets.npy", offsets)
+        for read in (damaged.split, damaged.identifiers, damaged.lengths, damaged.subsets_of_utterances):
+            with pytest.raises(DataError, match=r"offsets.npy is damaged: it falls"):
+                read("train")
+        damaged.split("dev")
+
+
+def test_a_manifest_of_other_texts_or_subsets_is_refused(store: Store) -> None:
+    file = store.folder / "manifest.json"
+    good = json.loads(file.read_text())
+
+    def opened(**changes: Any) -> None:
+        file.write_text(json.dumps({**good, **changes}))
+        open_store(store.folder)
+
+    without = {name: entry for name, entry in good["files"].items() if name != "text_offsets.npy"}
+    with pytest.raises(DataError, match="does not list the files that a store has"):
+        opened(files=without)
+    with pytest.raises(DataError, match="does not list the files that a store has"):
+        opened(subsets={})
+    with pytest.raises(DataError, match=r"not a valid manifest: subsets"):
+        opened(subsets={"../../x": good["subsets"]["scripted"]})
+    with pytest.raises(DataError, match=r"not a valid manifest: widths"):
+        opened(widths={"../../x": 3})
+    for shape in ([], [3, 4], [2**62]):
+        entry = {**good["files"]["texts.npy"], "shape": shape}
+        with pytest.raises(DataError, match=r"texts\.npy"):
+            opened(files={**good["files"], "texts.npy": entry})
+    file.write_text(json.dumps({**good, "sources": {"train.csv": "cd" * 32}}))
+    with pytest.raises(DataError, match=r"manifest\.json was changed after it was written"):
+        open_store(store.folder).verify()
+
+
+def test_subsets_are_part_of_the_checksum_and_not_of_the_sources(tmp_path: Path, content: StoreContent) -> None:
+    first = write_store(tmp_path / "a", content, KEY, SOURCES).manifest
+    other = dataclasses.replace(content, subsets={**content.subsets, "scripted": content.subsets["improvised"]})
+    second = write_store(tmp_path / "b", other, KEY, SOURCES).manifest
+    third = write_store(tmp_path / "c", dataclasses.replace(content, texts=["a"] * 10), KEY, SOURCES).manifest
+    assert len({first.store_checksum, second.store_checksum, third.store_checksum}) == 3
+    assert first.sources_checksum == second.sources_checksum == third.sources_checksum
+
+
+@settings(max_examples=200, deadline=None)
+@given(dialogues=st.lists(st.lists(st.integers(-1, 4), min_size=1, max_size=6), min_size=1, max_size=6))
+def test_speakers_by_first_appearance(dialogues: list[list[int]]) -> None:
+    def fits(speakers: list[int]) -> bool:
+        known: list[int] = []
+        for speaker in speakers:
+            if speaker not in known:
+                if speaker != len(known):
+                    return False
+                known.append(speaker)
+        return True
+
+    offsets = np.cumsum([0, *map(len, dialogues)])
+    for dtype in (np.int8, np.int16, np.int64):
+        speakers = np.concatenate([np.array(each, dtype=dtype) for each in dialogues])
+        assert store_module._speakers_by_first_appearance(speakers, offsets) == all(map(fits, dialogues))
+
+
+def test_a_value_that_is_not_finite_is_found_in_every_part(
+    content: StoreContent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_CHUNK_BYTES", 48)  # three rows of four numbers
+    for row in np.flatnonzero(content.present["text"]).tolist():
+        values = content.features["text"].copy()
+        values[row, 3] = np.inf
+        assert "not finite" in breaks(content, features={**content.features, "text": values})
+    for row in np.flatnonzero(~content.present["text"]).tolist():
+        values = content.features["text"].copy()
+        values[row, 0] = 1
+        assert "zero where" in breaks(content, features={**content.features, "text": values})
+
+
+def test_parts_make_the_same_file(tmp_path: Path, content: StoreContent, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = write_store(tmp_path / "whole", content, KEY, SOURCES)
+    monkeypatch.setattr(store_module, "_CHUNK_BYTES", 1)
+    assert write_store(tmp_path / "parts", content, KEY, SOURCES).manifest == whole.manifest
+
+
 WRITER = """
 import os, sys, time
 from pathlib import Path
@@ -335,7 +577,7 @@ def flush(path):
         os.kill(os.getpid(), 9)
     original(path)
 store_module.flush_to_disk = flush
-content = make_content([3, 1, 2, 4], [0, 0, 1, 2], {{"text": 4, "audio": 2}})
+content = make_content([3, 1, 2, 4], [0, 0, 1, 2], {{"text": 4, "audio": 2}}, texts=list("abcdefghij"))
 time.sleep(max(0.0, start - time.time()))
 for _ in range(int(sys.argv[4])):
     store_module.write_store(folder, content, KEY, {{}}).verify()
@@ -350,15 +592,15 @@ def start_writer(folder: Path, kill_at: int = 0, start: float = 0.0, times: int 
 
 
 def test_a_process_killed_while_writing_leaves_a_whole_store_or_none(folder: Path, content: StoreContent) -> None:
-    # 11 files, the manifest, the folder, and after the rename the folder above.
-    steps = (1, 6, 11, 12, 13, 14)
+    # 13 files, the manifest, the folder, and after the rename the folder above.
+    steps = (1, 6, 11, 13, 14, 15, 16)
     killed = [start_writer(folder / f"{step}/store", step) for step in steps]
     for process in killed:
         assert process.wait(60) == -9
     for step in steps:
         target = folder / f"{step}/store"
-        assert target.exists() == (step == 14)
-        if step == 14:
+        assert target.exists() == (step == 16)
+        if step == 16:
             open_store(target).verify()
         else:
             left = [path.name for path in target.parent.iterdir()]
