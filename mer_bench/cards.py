@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib.resources.abc import Traversable
@@ -20,11 +21,17 @@ def _without_repeats(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Entry = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$")]
-Identifier = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+_IDENTIFIER = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+Identifier = Annotated[str, Field(pattern=_IDENTIFIER)]
 Modality = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Modalities = Annotated[tuple[Modality, ...], Field(min_length=1), AfterValidator(_without_repeats)]
 SplitName = Literal["train", "dev", "test"]
 SettingValues = dict[str, Any]
+
+
+def is_identifier(name: str) -> bool:
+    """Whether a name can be that of a dataset or of a part of one: `cmu-mosi`."""
+    return re.fullmatch(_IDENTIFIER.strip("^$"), name) is not None
 
 
 class CardPart(BaseModel):

@@ -3,6 +3,9 @@
 A shelf is an importable package that an entry point of the group `mer_bench.models` or
 `mer_bench.datasets` names; the built-in ones are found in just the same way. Looking around reads
 cards and imports no plugin code. A broken plugin is kept by name with its reason and harms no other.
+
+A user's own dialogues are a dataset too: a folder of the raw data folder that holds a card.toml, as
+`mer-bench data import` writes it. They are looked for below one data folder, and share one reader.
 """
 
 from __future__ import annotations
@@ -14,11 +17,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from mer_bench.cards import CardPart, DatasetCard, ModelCard, read_card
+from mer_bench.cards import CardPart, DatasetCard, ModelCard, is_identifier, read_card
 from mer_bench.config import Settings, TrainerSettings, names_in_both, validated
 from mer_bench.errors import CardError, MerBenchError, PluginError, UnknownNameError
+from mer_bench.locations import data_root, raw_folder
+
+OWN_PACKAGE, OWN_ENTRY, OWN_DISTRIBUTION = "mer_bench", "own:OwnDialogues", "yours"
+"""Where the reader of a user's own dialogues is, and what stands for the distribution that brought them."""
 
 Card = TypeVar("Card", bound=CardPart)
 
@@ -29,7 +37,7 @@ class Plugin(Generic[Card]):
 
     Attributes:
         package: Import name of the plugin's folder: `mer_bench_models.cmath`.
-        distribution: The installed distribution that brought it: `mer-bench`.
+        distribution: The installed distribution that brought it: `mer-bench`; `yours` for the user's own dialogues.
     """
 
     name: str
@@ -37,10 +45,19 @@ class Plugin(Generic[Card]):
     package: str
     distribution: str
 
+    @property
+    def is_own(self) -> bool:
+        """Whether it is made of the user's own dialogues, in the data folder."""
+        return self.package == OWN_PACKAGE
+
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin, or a whole shelf, that cannot be used, and why."""
+    """A plugin, or a whole shelf, that cannot be used, and why.
+
+    Attributes:
+        package: Import name of its folder; for the user's own dialogues the folder itself.
+    """
 
     name: str
     package: str
@@ -80,16 +97,47 @@ def models() -> Shelf[ModelCard]:
     return _walk("model", ModelCard)
 
 
+def datasets(root: Path | None = None) -> Shelf[DatasetCard]:
+    """Every dataset that is installed, and the user's own ones.
+
+    Args:
+        root: The data folder; None is the default one.
+    """
+    return _datasets_below(data_root(root))
+
+
 @lru_cache(maxsize=1)
-def datasets() -> Shelf[DatasetCard]:
-    """Every dataset that is installed."""
+def installed_datasets() -> Shelf[DatasetCard]:
+    """Every dataset that a distribution brought."""
     return _walk("dataset", DatasetCard)
 
 
 def forget() -> None:
-    """Look around again at the next question; for tests that add plugins."""
+    """Look around again at the next question: a dataset was imported, or a test added plugins."""
     models.cache_clear()
-    datasets.cache_clear()
+    installed_datasets.cache_clear()
+    _datasets_below.cache_clear()
+
+
+@lru_cache(maxsize=16)
+def _datasets_below(root: Path) -> Shelf[DatasetCard]:
+    installed = installed_datasets()
+    found, broken = dict(installed.plugins), list(installed.broken)
+    for file in sorted(raw_folder(root, "").glob("[!.]*/card.toml")):
+        name = file.parent.name
+        try:
+            card = read_card(file, DatasetCard)
+            if name in installed.plugins:
+                raise CardError(f"the name is taken by {installed.plugins[name].package}; import it by another name.")
+            if not is_identifier(name):
+                raise CardError("a dataset's name is made of lower-case letters, digits and hyphens between them.")
+            if card.entry != OWN_ENTRY:
+                raise CardError(f"entry should be {OWN_ENTRY} in a card of the data folder, but is {card.entry}.")
+        except CardError as error:
+            broken.append(BrokenPlugin(name, str(file.parent), str(error)))
+        else:
+            found[name] = Plugin(name, card, OWN_PACKAGE, OWN_DISTRIBUTION)
+    return Shelf("dataset", found, tuple(broken))
 
 
 def _walk(kind: str, card_class: type[Card]) -> Shelf[Card]:
@@ -163,13 +211,16 @@ def load_model(name: str) -> LoadedModel:
     return LoadedModel(plugin, found, settings_class(name))
 
 
-def load_dataset(name: str) -> Any:
+def load_dataset(name: str, root: Path | None = None) -> Any:
     """Import a dataset's code and build its `Dataset`.
+
+    Args:
+        root: The data folder, for the user's own ones; None is the default one.
 
     Raises:
         UnknownNameError, PluginError: If there is no such dataset, it cannot be imported, or it is no Dataset.
     """
-    plugin = datasets().find(name)
+    plugin = datasets(root).find(name)
     found = _import_entry(plugin, plugin.card.entry)
     _expect_child(plugin, found, "mer_bench.api.Dataset")
     return found(plugin.card)

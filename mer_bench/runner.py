@@ -141,8 +141,9 @@ def plan(request: RunRequest) -> Plan:
         UnknownNameError, SettingError, RequestError: For the first thing that is wrong.
     """
     model = registry.models().find(request.model)
-    dataset = registry.datasets().find(request.dataset)
-    key = resolve(request.dataset, request.features, request.labels, request.protocol)
+    dataset = registry.datasets(request.data_root).find(request.dataset)
+    names = (request.features, request.labels, request.protocol)
+    key = resolve(request.dataset, *names, root=request.data_root)
     modalities = _modalities(request, model.card, dataset.card, key)
     settings_class = registry.settings_class(model.name)
     for origin, values in (

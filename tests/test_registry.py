@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -238,6 +239,57 @@ def test_broken_dataset_code_is_one_sentence(shelves: ShelfWriter, reader: str, 
     shelves.add("datasets", "their_datasets", {"talks": files})
     with pytest.raises(MerBenchError, match=message):
         load_dataset("talks")
+
+
+OWN_CARD = DATASET_CARD.replace("reader:Talks", "own:OwnDialogues")
+
+
+def put(root: Path, name: str, card: str) -> None:
+    (root / "raw" / name).mkdir(parents=True)
+    (root / "raw" / name / "card.toml").write_text(card, encoding="utf-8")
+    registry.forget()
+
+
+def test_a_users_own_datasets_are_found_below_their_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "one", "my-talks", OWN_CARD)
+    put(tmp_path / "two", "yours", OWN_CARD)
+    (tmp_path / "one" / "raw" / ".half.1-2.partial").mkdir()
+    (tmp_path / "one" / "raw" / ".half.1-2.partial" / "card.toml").write_text(OWN_CARD)
+    installed = set(registry.installed_datasets().plugins)
+    assert set(registry.datasets(tmp_path / "one").plugins) == {*installed, "my-talks"}
+    assert set(registry.datasets(tmp_path / "two").plugins) == {*installed, "yours"}
+    assert set(registry.datasets(tmp_path / "three").plugins) == installed
+    monkeypatch.setenv("MER_BENCH_DATA", str(tmp_path / "two"))
+    assert set(registry.datasets().plugins) == {*installed, "yours"}
+    plugin = registry.datasets().find("yours")
+    assert (plugin.is_own, plugin.distribution) == (True, "yours")
+    assert not registry.datasets().find("meld").is_own
+
+
+@pytest.mark.parametrize(
+    ("name", "card", "reason"),
+    [
+        ("broken", OWN_CARD + "[paper", "not valid TOML"),
+        ("broken", OWN_CARD.replace("licence", "license"), "'licence': Field required"),
+        ("meld", OWN_CARD, "the name is taken by mer_bench_datasets.meld"),
+        ("my_talks", OWN_CARD, "lower-case letters, digits and hyphens"),
+        ("elsewhere", DATASET_CARD.replace("reader:", "cli.run:"), "entry should be own:OwnDialogues"),
+    ],
+)
+def test_a_broken_card_of_a_users_dataset_harms_no_other(tmp_path: Path, name: str, card: str, reason: str) -> None:
+    put(tmp_path, name, card)
+    put(tmp_path, "sound", OWN_CARD)
+    found = registry.datasets(tmp_path)
+    assert set(found.plugins) == {*registry.installed_datasets().plugins, "sound"}
+    assert found.plugins["meld"].package == "mer_bench_datasets.meld"
+    (broken,) = found.broken
+    assert (broken.name, broken.package) == (name, str(tmp_path / "raw" / name))
+    assert reason in broken.reason
+    if name != "meld":
+        with pytest.raises(PluginError, match=f"the dataset '{name}' .* cannot be used"):
+            found.find(name)
 
 
 def test_built_in_plugins_are_found_like_any_other() -> None:

@@ -32,7 +32,7 @@ def check(
     from mer_bench.cli.names import find_plugin
     from mer_bench.errors import RunError
 
-    find_plugin(name)
+    find_plugin(name, data_root)
     screen = Screen(quiet_output=as_json)
     screen.line(f"checking {name}", tone="quiet")
     results = []

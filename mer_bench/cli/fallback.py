@@ -66,7 +66,8 @@ def bring_data(plan: Plan, screen: Screen, require_real: bool) -> StandIn | None
         raise RequestError(
             f"{plan.dataset} is synthetic, but real data are required (--require-real or MER_BENCH_REQUIRE_REAL)."
         )
-    request, plugin = plan.request, registry.datasets().find(plan.dataset)
+    request = plan.request
+    plugin = registry.datasets(request.data_root).find(plan.dataset)
     root = locations.data_root(request.data_root)
     features = plan.key.features
     if not plugin.card.stand_in or is_on_disk(root, plan.dataset) or not _is_small_published_set(plugin, features):

@@ -13,7 +13,7 @@ from mer_bench.cards import DatasetCard, ModelCard, Paper
 from mer_bench.cli.console import Column, Screen, size_text
 from mer_bench.cli.listing import width_text
 from mer_bench.cli.names import find_plugin, split_dataset
-from mer_bench.cli.options import Debug, Json
+from mer_bench.cli.options import DataRoot, Debug, Json
 from mer_bench.config import Settings, TrainerSettings, Tune, legal_values
 from mer_bench.errors import RequestError
 from mer_bench.registry import Plugin
@@ -22,6 +22,7 @@ from mer_bench.registry import Plugin
 def info(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A model, a dataset, or a feature set as meld/mmgcn.")],
     space: Annotated[bool, typer.Option("--space", help="Only a model's search space.")] = False,
+    data_root: DataRoot = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -37,7 +38,7 @@ def info(
     """
     screen = Screen(quiet_output=as_json)
     if "/" in name:
-        plugin, features = split_dataset(name)
+        plugin, features = split_dataset(name, data_root)
         assert features is not None
         _refuse_space(space, name)
         if as_json:
@@ -45,7 +46,7 @@ def info(
         else:
             _show_features(screen, plugin, features)
         return
-    found = find_plugin(name)
+    found = find_plugin(name, data_root)
     if isinstance(found.card, ModelCard):
         settings = registry.settings_class(name)
         if as_json:

@@ -1,16 +1,17 @@
-"""`mer-bench list`: what is installed, from the cards alone; imports no plugin and no torch."""
+"""`mer-bench list`: what is there, from the cards alone; imports no plugin and no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mer_bench import registry
 from mer_bench.cli.console import Column, Screen
-from mer_bench.cli.options import Debug, Json
+from mer_bench.cli.options import DataRoot, Debug, Json
 from mer_bench.errors import UnknownNameError
 from mer_bench.registry import BrokenPlugin
 
@@ -27,6 +28,7 @@ class Listing:
 
 def list_names(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="models, datasets, features, labels, protocols, metrics")],
+    data_root: DataRoot = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -40,7 +42,7 @@ def list_names(
     if kind not in LISTINGS:
         raise UnknownNameError("list", kind, LISTINGS, "mer-bench list --help")
     screen = Screen(quiet_output=as_json)
-    listing = LISTINGS[kind]()
+    listing = LISTINGS[kind](data_root)
     if as_json:
         broken = [{"name": each.name, "package": each.package, "reason": each.reason} for each in listing.broken]
         screen.answer({kind: list(listing.values), "broken": broken})
@@ -53,7 +55,7 @@ def list_names(
         screen.warn(f"{each.name} ({each.package}) cannot be used: {each.reason}")
 
 
-def list_models() -> Listing:
+def list_models(root: Path | None = None) -> Listing:
     """Every model, by name."""
     shelf = registry.models()
     rows, values = [], []
@@ -78,9 +80,9 @@ def list_models() -> Listing:
     return Listing(columns, shown, values, shelf.broken)
 
 
-def list_datasets() -> Listing:
+def list_datasets(root: Path | None = None) -> Listing:
     """Every dataset, by name."""
-    shelf = registry.datasets()
+    shelf = registry.datasets(root)
     rows, values = [], []
     for name, plugin in sorted(shelf.plugins.items()):
         card = plugin.card
@@ -103,34 +105,34 @@ def list_datasets() -> Listing:
     return Listing(columns, shown, values, shelf.broken)
 
 
-def list_features() -> Listing:
+def list_features(root: Path | None = None) -> Listing:
     """Every feature set of every dataset."""
     rows, values = [], []
-    for name, plugin in sorted(registry.datasets().plugins.items()):
+    for name, plugin in sorted(registry.datasets(root).plugins.items()):
         for key, features in plugin.card.feature_sets.items():
             widths = ", ".join(f"{modality} {width_text(width)}" for modality, width in features.widths.items())
             needs = ", ".join(f"--{need}" for need in features.needs) or "-"
             rows.append([f"{name}/{key}", widths, needs, features.summary])
             values.append({"id": f"{name}/{key}", **features.model_dump(mode="json")})
     columns = [Column("feature set"), Column("widths", narrow="wrap"), Column("needs"), Column("what", narrow="end")]
-    return Listing(columns, rows, values, registry.datasets().broken)
+    return Listing(columns, rows, values, registry.datasets(root).broken)
 
 
-def list_labels() -> Listing:
+def list_labels(root: Path | None = None) -> Listing:
     """Every label set of every dataset."""
     rows, values = [], []
-    for name, plugin in sorted(registry.datasets().plugins.items()):
+    for name, plugin in sorted(registry.datasets(root).plugins.items()):
         for key, labels in plugin.card.label_sets.items():
             rows.append([f"{name}/{key}", str(len(labels.classes)), ", ".join(labels.classes)])
             values.append({"id": f"{name}/{key}", **labels.model_dump(mode="json")})
     columns = [Column("label set"), Column("count", number=True), Column("classes", narrow="wrap")]
-    return Listing(columns, rows, values, registry.datasets().broken)
+    return Listing(columns, rows, values, registry.datasets(root).broken)
 
 
-def list_protocols() -> Listing:
+def list_protocols(root: Path | None = None) -> Listing:
     """Every protocol of every dataset."""
     rows, values = [], []
-    for name, plugin in sorted(registry.datasets().plugins.items()):
+    for name, plugin in sorted(registry.datasets(root).plugins.items()):
         for key, protocol in plugin.card.protocols.items():
             folds = str(protocol.folds) if protocol.folds else "-"
             rows.append([f"{name}/{key}", folds, protocol.selection, protocol.headline, protocol.title])
@@ -142,10 +144,10 @@ def list_protocols() -> Listing:
         Column("ranked by"),
         Column("what", narrow="end"),
     ]
-    return Listing(columns, rows, values, registry.datasets().broken)
+    return Listing(columns, rows, values, registry.datasets(root).broken)
 
 
-def list_metrics() -> Listing:
+def list_metrics(root: Path | None = None) -> Listing:
     """Every score that is computed from predictions."""
     from mer_bench.metrics import METRICS
 
@@ -170,7 +172,7 @@ def width_text(width: int) -> str:
     return str(width) if width else "by data"
 
 
-LISTINGS: dict[str, Callable[[], Listing]] = {
+LISTINGS: dict[str, Callable[[Path | None], Listing]] = {
     "models": list_models,
     "datasets": list_datasets,
     "features": list_features,

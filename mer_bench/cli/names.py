@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from mer_bench import registry
 from mer_bench.cards import DatasetCard, ModelCard
 from mer_bench.errors import UnknownNameError
 from mer_bench.registry import Plugin
 
 
-def find_plugin(name: str) -> Plugin[ModelCard] | Plugin[DatasetCard]:
+def find_plugin(name: str, root: Path | None = None) -> Plugin[ModelCard] | Plugin[DatasetCard]:
     """The model or the dataset of that name.
+
+    Args:
+        root: The data folder, where the user's own datasets are; None is the default one.
 
     Raises:
         PluginError: If it is there and broken. UnknownNameError: If nothing has that name.
     """
-    models, datasets = registry.models(), registry.datasets()
+    models, datasets = registry.models(), registry.datasets(root)
     if name in models.plugins:
         return models.plugins[name]
     if name in datasets.plugins:
@@ -27,14 +32,17 @@ def find_plugin(name: str) -> Plugin[ModelCard] | Plugin[DatasetCard]:
     )
 
 
-def split_dataset(name: str) -> tuple[Plugin[DatasetCard], str | None]:
+def split_dataset(name: str, root: Path | None = None) -> tuple[Plugin[DatasetCard], str | None]:
     """A dataset, and its feature set where `NAME/FEATURES` was written.
+
+    Args:
+        root: The data folder, where the user's own datasets are; None is the default one.
 
     Raises:
         UnknownNameError: If either does not exist or cannot be used.
     """
     dataset, slash, features = name.partition("/")
-    plugin = registry.datasets().find(dataset)
+    plugin = registry.datasets(root).find(dataset)
     if not slash:
         return plugin, None
     if features not in plugin.card.feature_sets:

@@ -112,7 +112,7 @@ def import_files(dataset: str, folder: Path, root: Path) -> ImportReport:
         DataError: If a file is not the published one; names it and, where it can be told, line and column.
         StorageError: If a copy cannot be written.
     """
-    plugin = registry.datasets().find(dataset)
+    plugin = registry.datasets(root).find(dataset)
     folder = folder.expanduser()
     if not folder.is_dir():
         raise MissingDataError(f"{folder} is not a folder. Name the folder that holds the files of {dataset}.")
@@ -123,7 +123,7 @@ def import_files(dataset: str, folder: Path, root: Path) -> ImportReport:
     candidates = _candidates(folder, plugin.card.sources)
     for source in plugin.card.sources:
         if candidates[source.name]:
-            chosen[source.name] = _choose(plugin, source, candidates[source.name])
+            chosen[source.name] = _choose(plugin, source, candidates[source.name], root)
     if not chosen:
         names = ", ".join(source.name for source in plugin.card.sources)
         raise MissingDataError(f"no file of {dataset} is anywhere below {folder}. It should hold: {names}.")
@@ -170,7 +170,9 @@ def _candidates(folder: Path, sources: Iterable[Source]) -> dict[str, list[Path]
     return found
 
 
-def _choose(plugin: Plugin[DatasetCard], source: Source, candidates: list[Path]) -> tuple[Path, bytes | None]:
+def _choose(
+    plugin: Plugin[DatasetCard], source: Source, candidates: list[Path], root: Path
+) -> tuple[Path, bytes | None]:
     """The candidate that is the published file, with its content where that had to be put right.
 
     Raises:
@@ -192,13 +194,13 @@ def _choose(plugin: Plugin[DatasetCard], source: Source, candidates: list[Path])
         content = _with_published_line_ends(file, source)
         if content is not None:
             return file, content
-    raise _fault(plugin, source, candidates[0])
+    raise _fault(plugin, source, candidates[0], root)
 
 
-def _fault(plugin: Plugin[DatasetCard], source: Source, file: Path) -> DataError:
+def _fault(plugin: Plugin[DatasetCard], source: Source, file: Path, root: Path) -> DataError:
     """What is wrong with a file that is not the published one: line and column where the dataset can tell."""
     try:
-        registry.load_dataset(plugin.name).examine(source.name, file)
+        registry.load_dataset(plugin.name, root).examine(source.name, file)
         check_pin(file, source)
     except DataError as error:
         return error
@@ -226,18 +228,20 @@ def resolve(
     labels: str | None = None,
     protocol: str | None = None,
     fold: int | None = None,
+    root: Path | None = None,
 ) -> StoreKey:
     """The key that names stand for; what is not given is the first in the dataset's card.
 
     Args:
         features, labels, protocol: `transcripts`, or with the dataset's name: `meld/transcripts`.
         fold: From 1; stays None where not given, under a protocol with folds too.
+        root: The data folder, where the user's own datasets are; None is the default one.
 
     Raises:
         UnknownNameError: For a name that does not exist, with the nearest ones.
         SettingError: If the protocol has no such fold.
     """
-    plugin = registry.datasets().find(dataset)
+    plugin = registry.datasets(root).find(dataset)
     card = plugin.card
 
     def chosen(kind: str, given: str | None, known: Mapping[str, Any]) -> str:
@@ -278,7 +282,7 @@ def prepare(key: StoreKey, root: Path, options: Mapping[str, Any] | None = None)
         DataError: If a source is damaged or not the published one; names file, line and column.
         StorageError: If the store cannot be written.
     """
-    plugin = registry.datasets().find(key.dataset)
+    plugin = registry.datasets(root).find(key.dataset)
     card = plugin.card
     given = dict(options or {})
     _check_fold(key, card)
@@ -301,8 +305,8 @@ def prepare(key: StoreKey, root: Path, options: Mapping[str, Any] | None = None)
         checksums = {name: sha256_of_file(file) for name, file in found.items()}
         for name, file in found.items():
             if difference_from_pin(file, card.source(name)):
-                raise _fault(plugin, card.source(name), file)
-    content = registry.load_dataset(key.dataset).prepare(request)
+                raise _fault(plugin, card.source(name), file, root)
+    content = registry.load_dataset(key.dataset, root).prepare(request)
     return write_store(
         store_folder(root, key),
         content,
@@ -325,7 +329,7 @@ def open_or_prepare(key: StoreKey, root: Path, on_prepare: Callable[[str], None]
         MissingDataError: If it is not there and cannot be prepared without the user.
         DataError: If it, or a raw file, is damaged; names the file.
     """
-    plugin = registry.datasets().find(key.dataset)
+    plugin = registry.datasets(root).find(key.dataset)
     card = plugin.card
     _check_fold(key, card)
     folder = store_folder(root, key)
@@ -362,7 +366,7 @@ def status(root: Path, verify: bool = False) -> list[DatasetStatus]:
         verify: Also read every prepared store in full and compare it with its checksums.
     """
     found = []
-    for name, plugin in sorted(registry.datasets().plugins.items()):
+    for name, plugin in sorted(registry.datasets(root).plugins.items()):
         features = []
         for key in plugin.card.feature_sets:
             there, missing = find_sources(plugin, key, root)

@@ -117,7 +117,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugin[DatasetCar
 
 def use(monkeypatch: pytest.MonkeyPatch, plugin: Plugin[DatasetCard]) -> None:
     shelf = Shelf("dataset", {plugin.name: plugin}, ())
-    monkeypatch.setattr(registry, "datasets", lambda: shelf)
+    monkeypatch.setattr(registry, "datasets", lambda *_: shelf)
 
 
 @pytest.fixture

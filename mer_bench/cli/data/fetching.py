@@ -37,7 +37,7 @@ def fetch_data(
     from mer_bench.locations import raw_folder
 
     screen = Screen(quiet_output=as_json)
-    plugin, chosen = named_features(name, features)
+    plugin, chosen = named_features(name, features, data_root)
     root = data_root_of(data_root)
     with transfer_progress(screen) as progress:
         files = fetch(plugin, chosen, root, mirror=mirror, progress=progress)

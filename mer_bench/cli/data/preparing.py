@@ -40,10 +40,10 @@ def prepare_data(
     from mer_bench.locations import data_root as data_root_of
 
     screen = Screen(quiet_output=as_json)
-    plugin, chosen = named_features(name, features)
-    key = resolve(plugin.name, chosen, labels, protocol)
+    plugin, chosen = named_features(name, features, data_root)
+    key = resolve(plugin.name, chosen, labels, protocol, root=data_root)
     folds = plugin.card.protocols[key.protocol].folds
-    keys = [resolve(plugin.name, chosen, labels, protocol, fold) for fold in range(1, folds + 1)] or [key]
+    keys = [resolve(plugin.name, chosen, labels, protocol, fold, data_root) for fold in range(1, folds + 1)] or [key]
     options = {} if vectors is None else {"vectors": vectors}
     answers = []
     for each in keys:

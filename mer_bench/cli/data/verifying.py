@@ -23,7 +23,7 @@ def verify_data(name: Dataset, data_root: DataRoot = None, as_json: Json = False
     from mer_bench.locations import data_root as data_root_of
     from mer_bench.locations import raw_folder
 
-    plugin = registry.datasets().find(name)
+    plugin = registry.datasets(data_root).find(name)
     root = data_root_of(data_root)
     screen = Screen(quiet_output=as_json)
     rows: list[dict[str, str]] = []
