@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,8 @@ from mer_bench.cards import DatasetCard
 from mer_bench.data.preparation import PreparationRequest
 from mer_bench.data.scaling import Standardiser
 from mer_bench.data.store import SPLITS, StoreContent
-from mer_bench.data.text import TextEncoder, TextSettings, normalise, read_vectors, vector_tokens
-from mer_bench.errors import DataError, MissingDataError
+from mer_bench.data.text.encoding import EncodedTexts, TrainTexts, fit_text
+from mer_bench.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -136,9 +135,9 @@ def make_store(corpus: Corpus, card: DatasetCard, request: PreparationRequest) -
     for modality in (name for name in card.modalities if name in features.widths):
         if modality == "text" and features.text:
             encoded = _encode(corpus, in_train, len(labels.classes), features.text, request)
-            values[modality], settings[modality], arrays, noticed = encoded
+            values[modality], settings[modality], arrays = encoded.features, encoded.settings, encoded.arrays
             present[modality] = np.ones(len(corpus.utterance_ids), dtype=np.bool_)
-            notes.update(noticed)
+            notes.update(encoded.notes)
         else:
             if modality not in corpus.measurements:
                 raise DataError(f"{request.features} has no values of the modality {modality}.")
@@ -210,31 +209,18 @@ def _encode(
     class_count: int,
     encoders: Sequence[str],
     request: PreparationRequest,
-) -> tuple[NDArray[np.float32], dict[str, Any], dict[str, NDArray[Any]], dict[str, Any]]:
-    """Features, settings and pipeline of the texts, and what was noticed."""
+) -> EncodedTexts:
+    """The texts of a corpus in the order of its splits, encoded."""
     if corpus.texts is None:
         raise DataError(f"{request.features} needs texts, which the dialogues do not have.")
-    texts = list(corpus.texts)
-    train = [text for text, chosen in zip(texts, in_train.tolist(), strict=True) if chosen]
-    vectors = None
-    notes: dict[str, Any] = {}
-    if "vectors" in encoders:
-        if request.options.get("vectors") is None:
-            raise MissingDataError(f"{request.features} needs a file of word vectors: --vectors FILE")
-        wanted = {token for text in texts for token in vector_tokens(normalise(text))}
-        vectors = read_vectors(Path(request.options["vectors"]), wanted)
-        spoken = [token for text in train for token in vector_tokens(normalise(text))]
-        share = sum(token in vectors.vectors for token in spoken) / len(spoken)
-        notes["train: share of tokens with a word vector"] = round(share, 4)
-    encoder, train_features = TextEncoder.fit(
-        texts=train,
+    split_of = np.asarray(corpus.splits)[corpus.dialogue_index].tolist()
+    texts: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for text, split in zip(corpus.texts, split_of, strict=True):
+        texts[SPLITS[split]].append(text)
+    train = TrainTexts(
+        texts=texts.pop("train"),
         labels=np.asarray(corpus.labels)[in_train],
         dialogues=corpus.dialogue_index[in_train],
         class_count=class_count,
-        settings=TextSettings(),
-        vectors=vectors,
     )
-    others = encoder.transform([text for text, chosen in zip(texts, in_train.tolist(), strict=True) if not chosen])
-    features = np.concatenate([train_features, others])
-    arrays, told = encoder.state()
-    return features, {**told, "blocks": encoder.blocks()}, arrays, notes
+    return fit_text(encoders, train, texts, request.options)
