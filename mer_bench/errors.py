@@ -7,6 +7,7 @@
     │   ├── CardError           a plugin's card.toml is missing, malformed or contradicts itself
     │   ├── PluginError         a plugin's code cannot be imported or breaks its contract
     │   ├── MissingDataError    data that the request needs are not on this machine
+    │   ├── LicenceError        a corpus whose licence was not accepted; nothing of it was downloaded
     │   └── DataError           a file is damaged, malformed, of the wrong size or not what it claims
     │       └── UnsafePickleError   a pickle asks for something that data never need
     ├── RunError                the request was right and the run failed: exit code 1
@@ -75,6 +76,25 @@ class PluginError(RequestError):
 
 class MissingDataError(RequestError):
     """Data that the request needs are not on this machine."""
+
+
+class LicenceError(RequestError):
+    """A corpus may be downloaded only under a licence that was not accepted; no host was asked for anything.
+
+    Args:
+        dataset: Name of the corpus.
+        owner: Who grants the licence. url: Where its text is and where it is asked for.
+    """
+
+    def __init__(self, dataset: str, owner: str, url: str) -> None:
+        super().__init__(
+            f"{dataset} may be downloaded only under the licence of {owner} ({url}), which was not accepted; nothing "
+            f"was downloaded. Read it, and accept it with: mer-bench data fetch {dataset} --accept-licence "
+            "(in Python: accept_licence=True)."
+        )
+        self.dataset = dataset
+        self.owner = owner
+        self.url = url
 
 
 class DataError(RequestError):

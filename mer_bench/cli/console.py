@@ -7,8 +7,11 @@ there are no bars: whoever has work to report prints plain lines instead.
 from __future__ import annotations
 
 import json
+import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +28,7 @@ from rich.text import Text
 UNLIMITED_WIDTH = 1000
 GAP = 3
 NARROWEST = 8
+SPEED_SECONDS = 8.0
 Tone = Literal["plain", "good", "warning", "bad", "quiet"]
 STYLES: dict[Tone, str] = {"plain": "", "good": "green", "warning": "yellow", "bad": "bold red", "quiet": "dim"}
 
@@ -62,6 +66,21 @@ class Screen:
     def is_terminal(self) -> bool:
         """Whether a person watches, so that bars make sense."""
         return self.words.is_terminal and not self.words.is_dumb_terminal
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether somebody sees a question and can answer it."""
+        return self.is_terminal and sys.stdin is not None and sys.stdin.isatty()
+
+    def ask(self, question: str) -> bool:
+        """Put a question; True only for a yes. Nothing, and the end of the input, is a no."""
+        self.words.print(Text(f"{question} [y/N] "), end="")
+        try:
+            answer = input()
+        except EOFError:
+            self.words.print()
+            return False
+        return answer.strip().casefold() in ("y", "yes")
 
     def line(self, text: str = "", tone: Tone = "plain") -> None:
         """One line of plain text."""
@@ -179,14 +198,49 @@ def transfer_progress(screen: Screen) -> Iterator[Callable[[str, int, int], None
 
         yield tell
         return
-    with Bar(screen, 0) as bar:
+    speed = Speed()
+    bar: Bar | None = None
 
-        def draw(name: str, done: int, total: int) -> None:
-            bar.show(
-                name, f"{size_text(done)} of {size_text(total)}" if total else size_text(done), done, total or None
-            )
+    def draw(name: str, done: int, total: int) -> None:
+        nonlocal bar
+        if bar is None:  # not before: until then somebody may be asked something
+            bar = stack.enter_context(Bar(screen, 0))
+        extent = f"{size_text(done)} of {size_text(total)}" if total else size_text(done)
+        bar.show(name, ", ".join([extent, *speed.words(name, done, total, time.monotonic())]), done, total or None)
 
+    with ExitStack() as stack:
         yield draw
+
+
+class Speed:
+    """How fast the file on its way comes, from the bytes of the last seconds."""
+
+    def __init__(self) -> None:
+        self._name = ""
+        self._steps: deque[tuple[float, int]] = deque()
+
+    def words(self, name: str, done: int, total: int, now: float) -> list[str]:
+        """Speed and time left, as far as they are known.
+
+        Args:
+            now: Seconds of a clock that never goes back.
+        """
+        if name != self._name or (self._steps and done < self._steps[-1][1]):
+            self._name = name
+            self._steps.clear()
+        # A step a tenth of a second is enough, however small the pieces are that come.
+        if not self._steps or now - self._steps[-1][0] >= 0.1:
+            self._steps.append((now, done))
+        while now - self._steps[0][0] > SPEED_SECONDS and len(self._steps) > 2:
+            self._steps.popleft()
+        begun, before = self._steps[0]
+        if now - begun < 1 or done <= before:
+            return []
+        rate = (done - before) / (now - begun)
+        told = [f"{size_text(round(rate))}/s"]
+        if total > done:
+            told.append(f"{duration_text((total - done) / rate)} left")
+        return told
 
 
 def column_widths(columns: Sequence[Column], rows: Sequence[Sequence[str]], screen: int) -> list[int]:

@@ -1,20 +1,23 @@
 """When `mer-bench run` fetches a dataset by itself, and when made-up dialogues stand in for it.
 
 Only a dataset whose card names a `stand_in` is treated so, and only by `mer-bench run`: with nothing of
-the dataset on disk its small, published feature set is fetched; only if every host was unreachable then,
-and the request asks for nothing that the stand-in lacks, the run goes on with the stand-in. Anything
-else (an answer of the wrong kind, a mismatch, damaged or half-present data) stays an error.
+the dataset on disk its small, published feature set is fetched, unless its owner wants a licence
+accepted first; only if every host was unreachable then, and the request asks for nothing that the
+stand-in lacks, the run goes on with the stand-in. Anything else (an answer of the wrong kind, a
+mismatch, damaged or half-present data) stays an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mer_bench import locations, registry
-from mer_bench.cards import DatasetCard
+from mer_bench.cards import DatasetCard, Source
 from mer_bench.cli.console import Screen, size_text, transfer_progress
+from mer_bench.cli.data.fetching import LARGE_BYTES
 from mer_bench.errors import RequestError, UnreachableError
 from mer_bench.registry import Plugin
 from mer_bench.runner import Plan, RunRequest
@@ -77,7 +80,8 @@ def bring_data(plan: Plan, screen: Screen, require_real: bool) -> StandIn | None
     count, size = _extent(plugin.card, features)
     screen.line(f"nothing of {plan.dataset} is on this machine; fetching {plan.features}: {count} files, {size}")
     try:
-        with transfer_progress(screen) as progress:
+        # Without a terminal the line above is enough.
+        with transfer_progress(screen) if screen.is_terminal else nullcontext() as progress:
             download.fetch(plugin, features, root, progress=progress)
     except UnreachableError as error:
         if is_on_disk(root, plan.dataset):
@@ -97,16 +101,25 @@ def is_on_disk(root: Path, dataset: str) -> bool:
 
 
 def _is_small_published_set(plugin: Plugin[DatasetCard], features: str) -> bool:
-    """Whether this is the card's first feature set, made of nothing but published files."""
+    """Whether this is the card's first feature set, made of nothing but published files that come unasked."""
     card = plugin.card
-    sources = card.feature_sets[features].sources
-    first = next(iter(card.feature_sets))
-    return features == first and bool(sources) and all(card.source(name).repository for name in sources)
+    sources = _sources(card, features)
+    return (
+        features == next(iter(card.feature_sets))
+        and card.terms is None
+        and bool(sources)
+        and all(source.repository and source.bytes for source in sources)
+        and sum(source.bytes for source in sources) <= LARGE_BYTES
+    )
 
 
 def _extent(card: DatasetCard, features: str) -> tuple[int, str]:
-    sources = [card.source(name) for name in card.feature_sets[features].sources]
+    sources = _sources(card, features)
     return len(sources), size_text(sum(source.bytes for source in sources))
+
+
+def _sources(card: DatasetCard, features: str) -> list[Source]:
+    return [card.source(name) for name in card.feature_sets[features].sources]
 
 
 def _refuse_stand_in(plan: Plan, stand_in: str, error: UnreachableError, require_real: bool) -> None:

@@ -22,7 +22,7 @@ import pytest
 
 from mer_bench import registry
 from mer_bench.cards import DatasetCard, Source, parse_card
-from mer_bench.data import download
+from mer_bench.data import transfer
 from mer_bench.data.download import fetch
 from mer_bench.data.files import git_blob_of
 from mer_bench.errors import (
@@ -50,10 +50,10 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(variable, raising=False)
         monkeypatch.delenv(variable.upper(), raising=False)
-    monkeypatch.delenv(download.MIRROR_VARIABLE, raising=False)
-    monkeypatch.setattr(download, "BACK_OFF_SECONDS", 0.01)
-    monkeypatch.setattr(download, "CONNECT_SECONDS", 1.0)
-    monkeypatch.setattr(download, "READ_SECONDS", 0.5)
+    monkeypatch.delenv(transfer.MIRROR_VARIABLE, raising=False)
+    monkeypatch.setattr(transfer, "BACK_OFF_SECONDS", 0.01)
+    monkeypatch.setattr(transfer, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(transfer, "READ_SECONDS", 0.5)
 
 
 def source_of(name: str, **changes: Any) -> Source:
@@ -208,8 +208,8 @@ class TestSuccess:
     def test_from_a_static_server(self, published: Path, tmp_path: Path) -> None:
         told: list[tuple[str, int, int]] = []
         with serving(partial(QuietFiles, directory=str(published))) as address:
-            files = fetch(BOTH, "all", tmp_path, mirror=address + "/", progress=lambda *step: told.append(step))
-        assert files == [raw_folder(tmp_path, "corpus") / name for name in FILES]
+            fetched = fetch(BOTH, "all", tmp_path, mirror=address + "/", progress=lambda *step: told.append(step))
+        assert list(fetched.files) == [raw_folder(tmp_path, "corpus") / name for name in FILES]
         assert left_in(tmp_path) == sorted(FILES)
         check_whole(tmp_path)
         for name in FILES:
@@ -300,7 +300,7 @@ class TestInterrupted:
         with scripted(cut_after(300_000), nothing) as (address, asked):
             with pytest.raises(RunError, match="run the same command again"):
                 fetch(ONE, "all", tmp_path, mirror=address)
-            assert len(asked) == 1 + download.ATTEMPTS
+            assert len(asked) == 1 + transfer.ATTEMPTS
         assert [name.startswith(".large.bin") for name in left_in(tmp_path)] == [True]
         with scripted(whole) as (address, asked):
             fetch(ONE, "all", tmp_path, mirror=address)
@@ -344,8 +344,8 @@ class TestInterrupted:
         check_whole(tmp_path)
 
     def test_no_end_of_muddled_ranges(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(download, "MAX_TRIES", 10)
-        monkeypatch.setattr(download, "BACK_OFF_SECONDS", 0)
+        monkeypatch.setattr(transfer, "MAX_TRIES", 10)
+        monkeypatch.setattr(transfer, "BACK_OFF_SECONDS", 0)
 
         def muddled(request: Scripted) -> None:
             if request.start:
@@ -365,7 +365,7 @@ class TestInterrupted:
         with scripted(status(code)) as (address, asked):
             with pytest.raises(RunError, match=f"answered {code}"):
                 fetch(ONE, "all", tmp_path / "other", mirror=address)
-            assert len(asked) == download.ATTEMPTS
+            assert len(asked) == transfer.ATTEMPTS
         assert left_in(tmp_path / "other") == []
 
     def test_an_answer_that_stalls(self, tmp_path: Path) -> None:
@@ -380,7 +380,7 @@ class TestInterrupted:
 
     def test_an_answer_that_never_comes(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Somebody listened: that is no unreachable host."""
-        monkeypatch.setattr(download, "READ_SECONDS", 0.1)
+        monkeypatch.setattr(transfer, "READ_SECONDS", 0.1)
         with scripted(lambda request: time.sleep(0.5)) as (address, _), pytest.raises(RunError):
             fetch(ONE, "all", tmp_path, mirror=address)
 
@@ -463,7 +463,7 @@ class TestRefused:
         assert hashlib.sha256(LARGE).hexdigest() in str(caught.value)
 
     def test_an_endless_answer_is_ended(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(download, "MAX_BYTES", 2_000_000)
+        monkeypatch.setattr(transfer, "MAX_BYTES", 2_000_000)
         sent = 0
 
         def endless(request: Scripted) -> None:
@@ -510,7 +510,7 @@ class TestRefused:
             pytest.raises(DataError, match="without end"),
         ):
             fetch(ONE, "all", tmp_path, mirror=address)
-        assert len(asked) <= download.MAX_REDIRECTS + 1
+        assert len(asked) <= transfer.MAX_REDIRECTS + 1
 
     @pytest.mark.parametrize("target", ["ftp://x/y", "http://[", "file:///etc/passwd"])
     def test_a_redirect_to_nowhere(self, tmp_path: Path, target: str) -> None:
@@ -607,7 +607,7 @@ class TestUnreachable:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         over = threading.Event()
-        monkeypatch.setattr(download, "CONNECT_SECONDS", 0.3)
+        monkeypatch.setattr(transfer, "CONNECT_SECONDS", 0.3)
 
         def search(*_: Any, **__: Any) -> list[Any]:
             over.wait(20)
@@ -622,7 +622,7 @@ class TestUnreachable:
 
     def test_a_machine_without_a_network_knows_it_within_five_seconds(self) -> None:
         """The value that ships, which the other tests shorten."""
-        code = "from mer_bench.data import download; print(download.CONNECT_SECONDS)"
+        code = "from mer_bench.data import transfer; print(transfer.CONNECT_SECONDS)"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert float(done.stdout) <= 4
 
@@ -691,7 +691,7 @@ def test_the_published_files_of_meld(tmp_path: Path) -> None:
         pytest.skip("../shared/data/published is not there")
     plugin = registry.datasets().find("meld")
     with serving(partial(QuietFiles, directory=str(PUBLISHED))) as address:
-        files = fetch(plugin, "transcripts", tmp_path, mirror=address)
+        files = fetch(plugin, "transcripts", tmp_path, mirror=address).files
         assert [file.name for file in files] == list(plugin.card.feature_sets["transcripts"].sources)
         with pytest.raises(DataError, match=r"MELD_features_raw1\.pkl is not there \(404\)"):
             fetch(plugin, "mmgcn", tmp_path, mirror=address)
