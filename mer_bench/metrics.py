@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mer_bench.errors import RecordError, UnknownNameError
 from mer_bench.predictions import CALIBRATION_BINS, DialogueCounts, Predictions, decode_outcomes
-from mer_bench.records import ClassScores, Scores, read_record
+from mer_bench.records import ClassScores, Scores, SubsetScores, read_record
 
 _TOLERANCE = 1e-9  # what another machine's arithmetic may differ by; a change by hand is larger
 
@@ -70,38 +70,39 @@ def score(predictions: Predictions | DialogueCounts) -> Scores:
     Raises:
         RecordError: If no utterance has a label.
     """
-    counts = predictions if isinstance(predictions, DialogueCounts) else count_dialogues(predictions)
+    counts = _counted(predictions)
     confusion = counts.confusion.sum(axis=0, dtype=np.int64)
-    utterances = int(confusion.sum())
-    if utterances == 0:
+    if not confusion.any():
         raise RecordError("there is nothing to score: no utterance has a label.")
-    right = np.diagonal(confusion).astype(np.float64)
-    support = confusion.sum(axis=1)
-    predicted = confusion.sum(axis=0)
-    precision = _divided(right, predicted)
-    recall = _divided(right, support)
-    f1 = _divided(2 * right, support + predicted)
-    shift_right, shifts = counts.shift.sum(axis=0, dtype=np.int64).tolist()
+    by_class = _ClassRates.of(confusion)
     return Scores(
-        utterances=utterances,
-        weighted_f1=_share(np.dot(f1, support) / utterances),
-        accuracy=_share(right.sum() / utterances),
-        macro_f1=_share(f1[(support > 0) | (predicted > 0)].mean()),
-        uar=_share(recall[support > 0].mean()),
+        **_averages(by_class),
+        **_shift_scores(counts.shift),
         classes={
             name: ClassScores(
-                precision=float(precision[index]),
-                recall=float(recall[index]),
-                f1=float(f1[index]),
-                support=int(support[index]),
+                precision=float(by_class.precision[index]),
+                recall=float(by_class.recall[index]),
+                f1=float(by_class.f1[index]),
+                support=int(by_class.support[index]),
             )
             for index, name in enumerate(counts.classes)
         },
         confusion=confusion.tolist(),
         calibration_error=None if counts.calibration is None else _calibration_error(counts.calibration),
-        emotion_shift_accuracy=shift_right / shifts if shifts else None,
-        emotion_shift_support=shifts,
+        subsets=_subset_scores(counts),
     )
+
+
+def score_folds(predictions: Predictions | DialogueCounts) -> dict[int, Scores]:
+    """The scores of each fold by itself, by its number; no calibration error. Empty under one fixed split.
+
+    Raises:
+        RecordError: If no utterance of a fold has a label.
+    """
+    counts = _counted(predictions)
+    if counts.folds is None:
+        return {}
+    return {number: score(counts.part(counts.folds == number)) for number in np.unique(counts.folds).tolist()}
 
 
 def count_dialogues(predictions: Predictions) -> DialogueCounts:
@@ -120,6 +121,8 @@ def count_dialogues(predictions: Predictions) -> DialogueCounts:
         confusion=confusion.astype(np.int32),
         shift=_shifts(predictions, labelled),
         calibration=_calibration_bins(predictions, labelled),
+        subsets=predictions.subsets,
+        folds=predictions.folds,
     )
 
 
@@ -145,7 +148,7 @@ def zero_f1_classes(scores: Scores) -> list[str]:
 
 
 def rescore(record_file: Path) -> Scores:
-    """Compute a record's test scores again from its predictions, and compare.
+    """Compute a record's test scores again from its predictions, those of its folds too, and compare.
 
     Raises:
         RecordError: If the record or its predictions are not valid, do not belong together, or the
@@ -167,7 +170,7 @@ def rescore(record_file: Path) -> Scores:
         )
     try:
         predictions = decode_outcomes(content)
-        scores = score(predictions)
+        scores, of_folds = score(predictions), score_folds(predictions)
     except RecordError as error:
         raise RecordError(f"{file} is not a valid predictions file: {str(error).rstrip('.')}.") from None
     if predictions.utterances != record.predictions.utterances:
@@ -175,14 +178,84 @@ def rescore(record_file: Path) -> Scores:
             f"{record_file} says predictions.utterances is {record.predictions.utterances}, "
             f"but {file.name} has {predictions.utterances}."
         )
-    difference = _first_difference("test", record.test.model_dump(), scores.model_dump())
-    if difference:
-        key, written, computed = difference
+    written = {"test": record.test, **{f"folds.{fold.fold}.test": fold.test for fold in record.folds}}
+    computed = {"test": scores, **{f"folds.{number}.test": found for number, found in of_folds.items()}}
+    if list(written) != list(computed):
         raise RecordError(
-            f"{record_file} says {key} is {written}, but its predictions give {computed}. "
+            f"{record_file} has {len(record.folds)} folds, but {file.name} has {len(of_folds)}. "
+            "One of the two was changed after the run."
+        )
+    pairs = ((key, told.model_dump(), computed[key].model_dump()) for key, told in written.items())
+    difference = next(filter(None, (_first_difference(*pair) for pair in pairs)), None)
+    if difference:
+        key, told, found = difference
+        raise RecordError(
+            f"{record_file} says {key} is {told}, but its predictions give {found}. "
             "One of the two was changed after the run."
         )
     return scores
+
+
+@dataclass(frozen=True)
+class _ClassRates:
+    """Rates and counts of each class, from a confusion matrix: (classes,) each."""
+
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+    f1: NDArray[np.float64]
+    right: NDArray[np.float64]
+    support: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, confusion: NDArray[np.int64]) -> _ClassRates:
+        right = np.diagonal(confusion).astype(np.float64)
+        support, predicted = confusion.sum(axis=1), confusion.sum(axis=0)
+        return cls(
+            precision=_divided(right, predicted),
+            recall=_divided(right, support),
+            f1=_divided(2 * right, support + predicted),
+            right=right,
+            support=support,
+            predicted=predicted,
+        )
+
+
+def _counted(predictions: Predictions | DialogueCounts) -> DialogueCounts:
+    return predictions if isinstance(predictions, DialogueCounts) else count_dialogues(predictions)
+
+
+def _averages(by_class: _ClassRates) -> dict[str, Any]:
+    """What a whole and a part of it are scored by alike."""
+    support, f1 = by_class.support, by_class.f1
+    utterances = int(support.sum())
+    return {
+        "utterances": utterances,
+        "weighted_f1": _share(np.dot(f1, support) / utterances),
+        "accuracy": _share(by_class.right.sum() / utterances),
+        "macro_f1": _share(f1[(support > 0) | (by_class.predicted > 0)].mean()),
+        "uar": _share(by_class.recall[support > 0].mean()),
+    }
+
+
+def _shift_scores(shift: NDArray[np.int32]) -> dict[str, Any]:
+    right, shifts = shift.sum(axis=0, dtype=np.int64).tolist()
+    return {"emotion_shift_accuracy": right / shifts if shifts else None, "emotion_shift_support": shifts}
+
+
+def _subset_scores(counts: DialogueCounts) -> dict[str, SubsetScores]:
+    """Scores of each subset that has a label here."""
+    labelled = counts.confusion.any(axis=(1, 2))
+    found = {}
+    for name, members in counts.subsets.items():
+        chosen = members & labelled
+        if chosen.any():
+            found[name] = SubsetScores(
+                dialogues=int(chosen.sum()),
+                **_averages(_ClassRates.of(counts.confusion[chosen].sum(axis=0, dtype=np.int64))),
+                **_shift_scores(counts.shift[chosen]),
+            )
+    return found
 
 
 def _divided(part: NDArray[np.float64], whole: NDArray[Any]) -> NDArray[np.float64]:

@@ -17,6 +17,10 @@ kind "predictions":         lists `ids` and `dialogues` (each dialogue once, by 
   positions, speakers, true, predicted, log_probabilities (no rows where only labels were predicted)
 kind "dialogue counts":     list `dialogues`
   confusion, shift, calibration (no rows where only labels were predicted)
+either kind, where there are any:
+  subsets                   (names, dialogues) uint8: 1 where the dialogue belongs to the subset; the header's
+                            `subsets` holds the names
+  folds                     (dialogues,) int16: the fold, from 1, that tested the dialogue
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -83,6 +87,9 @@ class Predictions:
         positions: Turn within the dialogue, from 0. speakers: Speaker index within the dialogue.
         true, predicted: Class index; `true` is -1 where the utterance has no label (not scored).
         log_probabilities: (utterances, classes), float16; None where only labels were predicted.
+        subsets: Parts of the corpus that are scored by themselves too: (dialogues,), bool, in the order of
+            `dialogue_names`, by name.
+        folds: (dialogues,), int16: which fold, from 1, tested the dialogue; None under one fixed split.
 
     Raises:
         RecordError: If lengths differ, an index is no class, an id or a turn occurs twice, rows of
@@ -97,6 +104,8 @@ class Predictions:
     true: NDArray[np.int16]
     predicted: NDArray[np.int16]
     log_probabilities: NDArray[np.float16] | None
+    subsets: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    folds: NDArray[np.int16] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", _distinct("classes", self.classes))
@@ -120,6 +129,7 @@ class Predictions:
             )
         if self.log_probabilities is not None:
             object.__setattr__(self, "log_probabilities", self._checked(self.log_probabilities))
+        _check_parts(self, len(self.dialogue_names))
 
     @property
     def utterances(self) -> int:
@@ -175,6 +185,7 @@ class DialogueCounts:
         shift: (dialogues, 2), int32: emotion shifts that were predicted right, and all of them.
         calibration: (15, 3), float64, over the whole split: utterances in each bin of confidence,
             those predicted right, sum of their confidences; None where only labels were predicted.
+        subsets, folds: As those of `Predictions`, in the order of `dialogues`.
 
     Raises:
         RecordError: If shapes differ, a count is negative or parts exceed their whole.
@@ -185,11 +196,14 @@ class DialogueCounts:
     confusion: NDArray[np.int32]
     shift: NDArray[np.int32]
     calibration: NDArray[np.float64] | None
+    subsets: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    folds: NDArray[np.int16] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", _distinct("classes", self.classes))
         object.__setattr__(self, "dialogues", _distinct("dialogues", self.dialogues))
         rows, count = len(self.dialogues), len(self.classes)
+        _check_parts(self, rows)
         for name, shape in (("confusion", (rows, count, count)), ("shift", (rows, 2))):
             values = _integers(name, getattr(self, name), shape, (0, 2**31 - 1))
             object.__setattr__(self, name, values.astype(np.int32))
@@ -211,6 +225,65 @@ class DialogueCounts:
     def utterances(self) -> int:
         """Labelled utterances; those without a label are not counted."""
         return int(self.confusion.sum())
+
+    def part(self, chosen: NDArray[np.bool_]) -> DialogueCounts:
+        """The counts of some dialogues, in the order they have; the calibration is that of the whole and goes.
+
+        Raises:
+            RecordError: If none is chosen.
+
+        Shapes:
+            chosen: (dialogues,), bool.
+        """
+        rows = np.flatnonzero(chosen)
+        return DialogueCounts(
+            classes=self.classes,
+            dialogues=[self.dialogues[row] for row in rows.tolist()],
+            confusion=self.confusion[rows],
+            shift=self.shift[rows],
+            calibration=None,
+            subsets={name: members[rows] for name, members in self.subsets.items()},
+            folds=None if self.folds is None else self.folds[rows],
+        )
+
+
+def pooled(parts: Sequence[Predictions]) -> Predictions:
+    """The predictions of all folds as one; the first of `parts` is fold 1.
+
+    Raises:
+        RecordError: If there are none, their classes differ, or two folds hold the same dialogue.
+    """
+    if not parts:
+        raise RecordError("there are no folds to pool.")
+    if any(part.classes != parts[0].classes for part in parts):
+        raise RecordError("the folds do not have the same classes, so that they cannot be pooled.")
+    seen: dict[str, int] = {}
+    for number, part in enumerate(parts, 1):
+        for name in part.dialogue_names:
+            if name in seen:
+                raise RecordError(f"dialogue '{name}' is in fold {seen[name]} and in fold {number}.")
+            seen[name] = number
+    scores = [part.log_probabilities for part in parts if part.log_probabilities is not None]
+    if scores and len(scores) != len(parts):
+        raise RecordError("some folds have log-probabilities and some do not, so that they cannot be pooled.")
+    names = sorted({name for part in parts for name in part.subsets})
+    sizes = [len(part.dialogue_names) for part in parts]
+    nowhere = [np.zeros(size, np.bool_) for size in sizes]
+    return Predictions(
+        classes=parts[0].classes,
+        ids=[name for part in parts for name in part.ids],
+        dialogues=[name for part in parts for name in part.dialogues],
+        positions=np.concatenate([part.positions for part in parts]),
+        speakers=np.concatenate([part.speakers for part in parts]),
+        true=np.concatenate([part.true for part in parts]),
+        predicted=np.concatenate([part.predicted for part in parts]),
+        log_probabilities=np.concatenate(scores) if scores else None,
+        subsets={
+            name: np.concatenate([part.subsets.get(name, none) for part, none in zip(parts, nowhere, strict=True)])
+            for name in names
+        },
+        folds=np.repeat(np.arange(1, len(parts) + 1, dtype=np.int16), sizes),
+    )
 
 
 def write_predictions(file: Path, predictions: Predictions | DialogueCounts) -> str:
@@ -271,6 +344,7 @@ def decode_outcomes(content: bytes) -> Predictions | DialogueCounts:
     if not isinstance(classes, list):
         raise RecordError("its header names no classes")
     kind = header.get("kind")
+    parts = _unpacked_parts(arrays, header)
     if kind == "predictions":
         names = _unpacked(arrays, "dialogues")
         index = _take(arrays, "dialogue", np.uint32, 1)
@@ -286,6 +360,7 @@ def decode_outcomes(content: bytes) -> Predictions | DialogueCounts:
             true=_take(arrays, "true", np.int16, 1),
             predicted=_take(arrays, "predicted", np.int16, 1),
             log_probabilities=scores if len(scores) else None,
+            **parts,
         )
     elif kind == "dialogue counts":
         bins = _take(arrays, "calibration", np.float64, 2)
@@ -295,6 +370,7 @@ def decode_outcomes(content: bytes) -> Predictions | DialogueCounts:
             confusion=_take(arrays, "confusion", np.int32, 3),
             shift=_take(arrays, "shift", np.int32, 2),
             calibration=bins if len(bins) else None,
+            **parts,
         )
     else:
         raise RecordError(f"its kind is {kind!r}, which is neither 'predictions' nor 'dialogue counts'")
@@ -338,6 +414,25 @@ def _integers(name: str, given: NDArray[Any], shape: tuple[int, ...], bounds: tu
     return values
 
 
+def _check_parts(outcomes: Predictions | DialogueCounts, dialogues: int) -> None:
+    """Check subsets and folds and bring them to their types; the subsets come in the order of their names."""
+    if not isinstance(outcomes.subsets, Mapping):
+        raise RecordError(f"subsets should be arrays by name, but is {outcomes.subsets!r}.")
+    found: dict[str, NDArray[np.bool_]] = {}
+    for name in _distinct("subsets", outcomes.subsets) if outcomes.subsets else ():
+        members = np.asarray(outcomes.subsets[name])
+        if members.shape != (dialogues,) or members.dtype != np.bool_:
+            raise RecordError(
+                f"the subset '{name}' should be true or false for each of the {dialogues} dialogues, "
+                f"but is {members.dtype} of shape {members.shape}."
+            )
+        found[name] = members
+    object.__setattr__(outcomes, "subsets", dict(sorted(found.items())))
+    if outcomes.folds is not None:
+        folds = _integers("folds", outcomes.folds, (dialogues,), (1, 2**15 - 1))
+        object.__setattr__(outcomes, "folds", folds.astype(np.int16))
+
+
 # --- bytes ---
 
 
@@ -358,6 +453,12 @@ def _encoded(predictions: Predictions | DialogueCounts) -> bytes:
         arrays |= {"confusion": predictions.confusion, "shift": predictions.shift}
         bins = predictions.calibration
         arrays["calibration"] = np.zeros((0, 3)) if bins is None else bins
+    # Only where there are any: files of other corpora keep the bytes that they always had.
+    if predictions.subsets:
+        header["subsets"] = list(predictions.subsets)
+        arrays["subsets"] = np.stack(list(predictions.subsets.values())).astype(np.uint8)
+    if predictions.folds is not None:
+        arrays["folds"] = predictions.folds
     return _zipped({"header": _json_bytes(header), **arrays})
 
 
@@ -424,6 +525,20 @@ def _take(arrays: dict[str, NDArray[Any]], name: str, kind: type[np.generic], di
         wanted = f"{np.dtype(kind)} of {dimensions} dimensions"
         raise RecordError(f"'{name}' should be {wanted}, but is {found.dtype} of {found.ndim}")
     return found
+
+
+def _unpacked_parts(arrays: dict[str, NDArray[Any]], header: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields `subsets` and `folds`, where the file has them."""
+    parts: dict[str, Any] = {}
+    if "subsets" in header:
+        names = header["subsets"]
+        members = _take(arrays, "subsets", np.uint8, 2)
+        if not isinstance(names, list) or len(_distinct("subsets", names)) != len(members) or bool((members > 1).any()):
+            raise RecordError("'subsets' does not say of each dialogue whether it belongs to each subset")
+        parts["subsets"] = dict(zip(names, members.astype(np.bool_), strict=True))
+    if "folds" in arrays:
+        parts["folds"] = _take(arrays, "folds", np.int16, 1)
+    return parts
 
 
 def _json_bytes(value: Any) -> NDArray[np.uint8]:

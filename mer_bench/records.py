@@ -5,7 +5,8 @@ folder only records end in `.json`::
 
     <out>/<dataset>/<model>/<run>.json                the record
                             <run>.predictions.npz     what was predicted on the test split
-                            <run>.model.safetensors   the weights
+                            <run>.model.safetensors   the weights; `fold<k>.` before the names of fold k's
+                            <run>.private.npz         labels of utterances that may not be passed on; only on demand
 
 A record's bytes are decided by its values: fields in the order of the schema, classes in the order
 of their index, every other mapping by name.
@@ -17,7 +18,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -38,7 +39,14 @@ _LINE = 110
 
 
 class RecordPart(BaseModel):
-    """A part of a record: frozen, and a key that no field has is an error."""
+    """A part of a record: frozen, and a key that no field has is an error.
+
+    Attributes:
+        left_out_if_empty: Fields that a later version added. Where they hold nothing they are not written,
+            so that a record has the bytes that it always had.
+    """
+
+    left_out_if_empty: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
@@ -52,6 +60,19 @@ class ClassScores(RecordPart):
     support: Count
 
 
+class SubsetScores(RecordPart):
+    """Scores of a named part of the corpus, on its dialogues of the split that have a label."""
+
+    dialogues: Count
+    utterances: Count
+    weighted_f1: Share
+    accuracy: Share
+    macro_f1: Share
+    uar: Share
+    emotion_shift_accuracy: Share | None
+    emotion_shift_support: Count
+
+
 class Scores(RecordPart):
     """What `metrics.score` computes from stored predictions.
 
@@ -59,11 +80,14 @@ class Scores(RecordPart):
         uar: Unweighted average recall over classes that occur.
         confusion: Rows are true classes, columns predicted ones, both in the order of `classes`.
         calibration_error: Top-label expected calibration error, 15 equal-width bins; None where only
-            labels were predicted.
+            labels were predicted, and for one fold of several.
         emotion_shift_accuracy: Accuracy on utterances whose label differs from the same speaker's
             previous labelled one in the dialogue; None where there are none.
         emotion_shift_support: How many those are.
+        subsets: Scores of the named parts of the corpus that have labels here, by name.
     """
+
+    left_out_if_empty: ClassVar[frozenset[str]] = frozenset({"subsets"})
 
     utterances: Count
     weighted_f1: Share
@@ -75,6 +99,7 @@ class Scores(RecordPart):
     calibration_error: Share | None
     emotion_shift_accuracy: Share | None
     emotion_shift_support: Count
+    subsets: dict[str, SubsetScores] = {}
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Scores:
@@ -88,6 +113,9 @@ class Scores(RecordPart):
             raise ValueError(f"confusion has {sum(map(sum, rows))} utterances, but utterances is {self.utterances}")
         if (self.emotion_shift_accuracy is None) != (self.emotion_shift_support == 0):
             raise ValueError("emotion_shift_accuracy should be there exactly where emotion_shift_support is not 0")
+        for name, part in self.subsets.items():
+            if not 0 < part.utterances <= self.utterances:
+                raise ValueError(f"the subset {name} has {part.utterances} utterances of {self.utterances}")
         return self
 
 
@@ -159,12 +187,32 @@ class PredictionsFile(RecordPart):
     utterances: Count
 
 
+class Fold(RecordPart):
+    """One fold of a run: a model of its own, trained, chosen and tested on the fold's own splits.
+
+    Attributes:
+        fold: From 1. features_detail: Of the fold's own feature store.
+        dev: Scores on the fold's dev split at its chosen epoch.
+        test: Scores on the fold's test split, without a calibration error.
+    """
+
+    fold: Annotated[int, Field(ge=1)]
+    features_detail: Features
+    selection: Selection
+    dev: Scores
+    test: Scores
+    curve: list[Epoch]
+
+
 class Failure(RecordPart):
-    """Why a run failed: the kind of error, its sentence, and the epoch where training was."""
+    """Why a run failed: the kind of error, its sentence, and the fold and epoch where training was."""
+
+    left_out_if_empty: ClassVar[frozenset[str]] = frozenset({"fold"})
 
     kind: str
     reason: str
     epoch: int | None = None
+    fold: int | None = None
 
 
 class Record(RecordPart):
@@ -178,7 +226,13 @@ class Record(RecordPart):
         options: The request, normalised: no path, no user name.
         test: Scores on the test split; None for a failed run.
         dev: Scores on the dev split at the chosen epoch.
+        folds: Under a protocol with folds each of them, from the first. Then `test` and `dev` are scores of
+            the predictions of all folds together, curves and selections are only here, and of
+            `features_detail` the checksums are those of all folds' and the widths the first fold's. Of a
+            failed run `curve` is that of the fold that failed, and `folds` is empty.
     """
+
+    left_out_if_empty: ClassVar[frozenset[str]] = frozenset({"folds"})
 
     schema_version: Literal[1] = SCHEMA
     kind: Literal["run"] = "run"
@@ -209,6 +263,7 @@ class Record(RecordPart):
     failure: Failure | None = None
     started: str
     version: str
+    folds: list[Fold] = []
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Record:
@@ -216,17 +271,31 @@ class Record(RecordPart):
             if getattr(self, name).split("/")[0] != self.dataset:
                 raise ValueError(f"{name} is {getattr(self, name)}, which is not of the dataset {self.dataset}")
         if self.status == "failed":
-            if self.failure is None or self.test is not None or self.predictions is not None:
+            if self.failure is None or self.test is not None or self.predictions is not None or self.folds:
                 raise ValueError("a failed run has a failure, and neither test scores nor predictions")
             return self
         if self.failure is not None:
             raise ValueError("a run that is done has no failure")
-        for name in ("selection", "dev", "test", "predictions"):
+        for name in ("dev", "test", "predictions", *(() if self.folds else ("selection",))):
             if getattr(self, name) is None:
                 raise ValueError(f"a run that is done has {name}")
         if self.predictions and self.test and self.predictions.utterances < self.test.utterances:
             raise ValueError("test scores more utterances than the predictions have")
+        if self.folds and self.test:
+            self._check_folds(self.test)
         return self
+
+    def _check_folds(self, test: Scores) -> None:
+        if self.selection is not None or self.curve:
+            raise ValueError("under a protocol with folds each fold has its own selection and curve")
+        numbers = [fold.fold for fold in self.folds]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise ValueError(f"folds should be numbered from 1, but are {numbers}")
+        if any(list(fold.test.classes) != list(test.classes) for fold in self.folds):
+            raise ValueError("the folds should have the classes of test")
+        of_folds = [fold.test.confusion for fold in self.folds]
+        if [[sum(cell) for cell in zip(*rows, strict=True)] for rows in zip(*of_folds, strict=True)] != test.confusion:
+            raise ValueError("the confusion matrices of the folds should sum to that of test")
 
 
 def record_folder(out: Path, record: Record | tuple[str, str]) -> Path:
@@ -248,6 +317,11 @@ def predictions_file(folder: Path, run: str) -> Path:
 def weights_file(folder: Path, run: str) -> Path:
     """The weights of a run in its folder."""
     return folder / f"{run}.model.safetensors"
+
+
+def private_file(folder: Path, run: str) -> Path:
+    """The predictions by utterance of a run whose corpus forbids to pass them on; never to be committed."""
+    return folder / f"{run}.private.npz"
 
 
 def record_schema() -> dict[str, Any]:
@@ -332,6 +406,12 @@ def _plain(value: Any, key: str) -> Any:
     """JSON values of a record's part; mappings without an order of their own are sorted."""
     if isinstance(value, BaseModel):
         parts = {name: getattr(value, name) for name in type(value).model_fields}
+        if isinstance(value, RecordPart):
+            parts = {
+                name: part
+                for name, part in parts.items()
+                if name not in value.left_out_if_empty or part not in (None, [], {})
+            }
         plain = {name: _plain(part, f"{key}.{name}") for name, part in parts.items()}
         if isinstance(value, Scores):  # the order of its classes is the order of its confusion matrix
             plain["classes"] = {name: plain["classes"][name] for name in value.classes}

@@ -1,4 +1,8 @@
-"""One request → one record: resolve the names, open the store, train, choose on dev, score test once."""
+"""One request → one record: resolve the names, open the stores, train, choose on dev, score test once.
+
+Under a protocol with folds a run is all of them: each has a store, a model, a selection and a test split of
+its own, and the record is about the test predictions of all of them together, and of each.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,29 +29,45 @@ from mer_bench.atomic import remove_abandoned, storage_errors, temporary_beside,
 from mer_bench.cards import DatasetCard, ModelCard
 from mer_bench.config import Settings, TrainerSettings, merge_settings, split_settings, validated
 from mer_bench.data.preparation import open_or_prepare, resolve
-from mer_bench.errors import MerBenchError, OutOfMemoryError, RequestError, RunError, StorageError, UnknownNameError
+from mer_bench.data.store import SPLITS
+from mer_bench.errors import (
+    DataError,
+    MerBenchError,
+    OutOfMemoryError,
+    PluginError,
+    RequestError,
+    RunError,
+    StorageError,
+    UnknownNameError,
+)
 from mer_bench.locations import StoreKey, data_root
 from mer_bench.records import (
     Cost,
     Epoch,
     Failure,
     Features,
+    Fold,
     Machine,
     PredictionsFile,
     Record,
+    Scores,
+    Selection,
     predictions_file,
+    private_file,
     record_file,
     record_folder,
     weights_file,
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from mer_bench.api import Split
     from mer_bench.data.store import Store
-    from mer_bench.predictions import Predictions
+    from mer_bench.predictions import DialogueCounts, Predictions
     from mer_bench.trainer import Trained, TrainingState
 
 
@@ -63,6 +83,8 @@ class RunRequest:
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads; None leaves PyTorch's choice. Recorded, not part of the identity.
         data_root: Folder of data; None: $MER_BENCH_DATA, else the user's data folder.
+        keep_predictions: Where the corpus forbids to pass on labels of utterances, write the predictions by
+            utterance too, as a `.private.npz` beside the file that may be passed on.
     """
 
     model: str
@@ -77,6 +99,7 @@ class RunRequest:
     device: str = "auto"
     threads: int | None = None
     data_root: Path | None = None
+    keep_predictions: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +140,16 @@ class Plan:
         """The dev metric that chooses the epoch."""
         return self.dataset_card.protocols[self.key.protocol].selection
 
+    @property
+    def folds(self) -> int:
+        """How many folds the protocol has; 0 for one fixed split."""
+        return self.dataset_card.protocols[self.key.protocol].folds
+
+    @property
+    def stores(self) -> tuple[StoreKey, ...]:
+        """The feature stores of the run: one, or one a fold."""
+        return tuple(replace(self.key, fold=fold) for fold in range(1, self.folds + 1)) or (self.key,)
+
 
 class Listener:
     """Hears of a run's progress; every method does nothing until a child says otherwise."""
@@ -126,6 +159,12 @@ class Listener:
 
     def preparing(self, text: str) -> None:
         """Data are being prepared; `text` says which."""
+
+    def fold_started(self, fold: int, folds: int) -> None:
+        """The work on a fold begins; never called under one fixed split."""
+
+    def fold_ended(self, fold: int, folds: int, selection: Selection) -> None:
+        """The fold's epoch is chosen, and its test split was predicted."""
 
     def epoch_ended(self, epoch: Epoch, best_epoch: int, best_score: float, epochs: int, patience_left: int) -> None:
         """An epoch is over; `epochs` is how many there can be at most."""
@@ -228,8 +267,9 @@ def _check_device_name(name: str) -> None:
 def run(request: RunRequest, listener: Listener | None = None) -> Record:
     """Train and score one model; write the record, its predictions and its weights.
 
-    The trainer is handed train and dev. Only after it has chosen the epoch is the test split read,
-    and scored once. A run that fails leaves a record of status `failed`, with the reason, and raises.
+    The trainer is handed train and dev. Only after it has chosen the epoch is the test split read, and
+    scored once; under a protocol with folds this holds for each fold. A run that fails leaves a record of
+    status `failed`, with the reason, and raises.
 
     Raises:
         RequestError: If the request is wrong or data are missing; nothing is written then.
@@ -240,8 +280,25 @@ def run(request: RunRequest, listener: Listener | None = None) -> Record:
     device = open_device(request)
     listener.run_started(planned)
     _check_writable(request.out)
-    store = open_or_prepare(planned.key, data_root(request.data_root), listener.preparing)
-    return _Run(planned, store, device, listener).finish()
+    root = data_root(request.data_root)
+    stores = [open_or_prepare(key, root, listener.preparing) for key in planned.stores]
+    _check_stores(stores)
+    return _Run(planned, stores, device, listener).finish()
+
+
+def _check_stores(stores: Sequence[Store]) -> None:
+    """Fail before an hour of training rather than after it.
+
+    Raises:
+        DataError: If a split has no label. PluginError: If the folds have other classes.
+    """
+    for store in stores:
+        manifest = store.manifest
+        for name in SPLITS:
+            if manifest.counts[name].labelled == 0:
+                raise DataError(f"no utterance of the {name} split of {manifest.key} has a label; it cannot be used.")
+        if store.classes != stores[0].classes:
+            raise PluginError(f"{manifest.key} has other classes than {stores[0].manifest.key}.")
 
 
 def open_device(request: RunRequest) -> torch.device:
@@ -266,16 +323,37 @@ def open_device(request: RunRequest) -> torch.device:
     return device
 
 
-class _Run:
-    """The work of one run, from an open store to a record on disk."""
+@dataclass(frozen=True)
+class _Part:
+    """A model at its chosen epoch and what it predicted: all of a run, or one of its folds.
 
-    def __init__(self, planned: Plan, store: Store, device: torch.device, listener: Listener) -> None:
+    Attributes:
+        fold: From 1; None under one fixed split.
+        weights: By name, on the CPU.
+    """
+
+    fold: int | None
+    store: Store
+    selection: Selection
+    curve: list[Epoch]
+    dev_scores: Scores
+    dev: Predictions
+    test: Predictions
+    weights: dict[str, Tensor]
+    seconds: float
+
+
+class _Run:
+    """The work of one run, from open stores to a record on disk."""
+
+    def __init__(self, planned: Plan, stores: Sequence[Store], device: torch.device, listener: Listener) -> None:
         self.plan = planned
-        self.store = store
+        self.stores = stores
         self.device = device
         self.listener = listener
-        self.epoch: int | None = None
+        self.fold: int | None = None
         self.curve: list[Epoch] = []
+        self.epochs = 0
         self.parameters = 0
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.clock = time.perf_counter()
@@ -291,28 +369,67 @@ class _Run:
             remove_abandoned(self.folder / self.name)
             remove_abandoned(self.folder / f".{self.name}")
         try:
-            trained = self._train()
-            # Selection is frozen from here on: the first and only time that the test split is read.
-            test = self._predictions("test", trained)
+            parts = self._parts()
         except MerBenchError as error:
+            if self.fold is not None:
+                error.args = (f"fold {self.fold} of {self.plan.folds}: {error}",)
             self._write_failure(error)
             raise
         except Exception as error:  # a plugin's code may fail in any way; the record says how
+            where = "" if self.fold is None else f" in fold {self.fold} of {self.plan.folds}"
             failure: RunError
             if isinstance(error, MemoryError):
-                failure = OutOfMemoryError(f"the machine's memory was exhausted while {self.plan.model} was run.")
+                failure = OutOfMemoryError(
+                    f"the machine's memory was exhausted{where} while {self.plan.model} was run."
+                )
             else:
-                failure = RunError(f"{self.plan.model} failed: {type(error).__name__}: {error}")
+                failure = RunError(f"{self.plan.model} failed{where}: {type(error).__name__}: {error}")
             self._write_failure(failure)
             raise failure from error
-        return self._write(trained, test)
+        return self._write(parts)
 
-    def _train(self) -> Trained:
+    def _parts(self) -> list[_Part]:
+        if not self.plan.folds:
+            return [self._part(self.stores[0])]
+        parts: list[_Part] = []
+        tested: dict[str, int] = {}
+        for fold, store in enumerate(self.stores, 1):
+            self.fold, self.curve = fold, []
+            self.listener.fold_started(fold, self.plan.folds)
+            part = self._part(store)
+            for dialogue in part.test.dialogue_names:
+                if tested.setdefault(dialogue, fold) != fold:
+                    raise PluginError(
+                        f"{self.plan.protocol} tests dialogue '{dialogue}' in fold {tested[dialogue]} and again in "
+                        f"fold {fold}; folds must not share what they test."
+                    )
+            parts.append(part)
+            self.listener.fold_ended(fold, self.plan.folds, part.selection)
+        return parts
+
+    def _part(self, store: Store) -> _Part:
+        trained = self._train(store)
+        dev = self._predictions(store, "dev", trained)
+        # Selection is frozen from here on: the first and only time that the test split is read.
+        test = self._predictions(store, "test", trained)
+        return _Part(
+            fold=self.fold,
+            store=store,
+            selection=trained.selection,
+            curve=self.curve,
+            dev_scores=trained.dev,
+            dev=dev,
+            test=test,
+            weights={name: value.cpu().contiguous() for name, value in trained.model.state_dict().items()},
+            seconds=trained.seconds,
+        )
+
+    def _train(self, store: Store) -> Trained:
         from mer_bench.api import InputSpec
         from mer_bench.metrics import score
         from mer_bench.trainer import Trainer
 
-        plan, store = self.plan, self.store
+        plan = self.plan
         spec = InputSpec(
             widths={name: store.widths[name] for name in plan.modalities},
             classes=store.classes,
@@ -326,54 +443,70 @@ class _Run:
             plan.request.seed,
             self.device,
         )
-        self.parameters = sum(p.numel() for p in trainer.state.model.parameters())
-        train, dev = self._split("train"), self._split("dev")
-        identifiers = store.identifiers("dev")
+        # The widths, and with them the parameters, may differ from fold to fold.
+        self.parameters = max(self.parameters, sum(p.numel() for p in trainer.state.model.parameters()))
+        train, dev = self._split(store, "train"), self._split(store, "dev")
+        identifiers, subsets = store.identifiers("dev"), self._subsets(store, "dev")
 
-        def score_dev(log_probabilities: Tensor) -> Any:
-            return score(predictions_of(dev, identifiers, store.classes, log_probabilities))
+        def score_dev(log_probabilities: Tensor) -> Scores:
+            return score(predictions_of(dev, identifiers, store.classes, log_probabilities, subsets))
 
         return trainer.fit(train, dev, score_dev, self._heard)
 
     def _heard(self, epoch: Epoch, state: TrainingState) -> None:
-        self.epoch = epoch.epoch
         self.curve.append(epoch)
+        self.epochs += 1
         left = self.plan.training.patience - (state.epoch - state.best_epoch)
         self.listener.epoch_ended(epoch, state.best_epoch, state.best_score, self.plan.training.epochs, left)
 
-    def _split(self, name: str) -> Split:
-        return self.store.split(name, self.plan.modalities, self.device)
+    def _split(self, store: Store, name: str) -> Split:
+        return store.split(name, self.plan.modalities, self.device)
 
-    def _predictions(self, name: str, trained: Trained) -> Predictions:
+    def _subsets(self, store: Store, name: str) -> Mapping[str, NDArray[np.bool_]]:
+        return store.subsets(name) if self.plan.dataset_card.subsets else {}
+
+    def _predictions(self, store: Store, name: str, trained: Trained) -> Predictions:
         from mer_bench.trainer import log_probabilities
 
-        split = self._split(name)
+        split = self._split(store, name)
         scores = log_probabilities(trained.model, split)
-        return predictions_of(split, self.store.identifiers(name), self.store.classes, scores)
+        return predictions_of(split, store.identifiers(name), store.classes, scores, self._subsets(store, name))
 
-    def _write(self, trained: Trained, test: Predictions) -> Record:
+    def _write(self, parts: Sequence[_Part]) -> Record:
         from safetensors.torch import save
 
-        from mer_bench.metrics import score
-        from mer_bench.predictions import read_predictions, write_predictions
+        from mer_bench.metrics import count_dialogues, score, score_folds
+        from mer_bench.predictions import pooled, read_outcomes, write_predictions
         from mer_bench.records import write_record
 
-        staged = {file: temporary_beside(file) for file in self._files()}
-        predictions, weights, document = staged
+        test = pooled([part.test for part in parts]) if self.plan.folds else parts[0].test
+        outcomes: Predictions | DialogueCounts = test
+        files = [
+            predictions_file(self.folder, self.name),
+            weights_file(self.folder, self.name),
+            record_file(self.folder, self.name),
+        ]
+        if not self.plan.dataset_card.redistribute:
+            outcomes = count_dialogues(test)
+            if self.plan.request.keep_predictions:
+                files.insert(0, private_file(self.folder, self.name))
+        # In the order in which they take their names: the record last.
+        staged = {file: temporary_beside(file) for file in files}
+        *private, predictions, weights, document = files
         with self._writing():
             try:
-                checksum = write_predictions(staged[predictions], test)
+                for file in private:
+                    write_predictions(staged[file], test)
+                checksum = write_predictions(staged[predictions], outcomes)
                 # The scores are those of the stored file, whose log-probabilities are rounded.
-                scores = score(read_predictions(staged[predictions]))
-                tensors = {name: value.contiguous() for name, value in trained.model.state_dict().items()}
-                write_atomically(staged[weights], save(tensors))
+                stored = read_outcomes(staged[predictions])
+                write_atomically(staged[weights], save(_weights(parts)))
                 record = self._record(
                     status="done",
-                    selection=trained.selection,
-                    dev=trained.dev,
-                    test=scores,
-                    predictions=PredictionsFile(file=predictions.name, sha256=checksum, utterances=test.utterances),
-                    cost=self._cost(trained.seconds),
+                    test=score(stored),
+                    predictions=PredictionsFile(file=predictions.name, sha256=checksum, utterances=stored.utterances),
+                    cost=self._cost(sum(part.seconds for part in parts)),
+                    **self._chosen(parts, score_folds(stored)),
                 )
                 write_record(staged[document], record)
                 # An older record of the same run goes first: a kill in between leaves no record, never a
@@ -387,29 +520,48 @@ class _Run:
         self.listener.run_ended(record)
         return record
 
+    def _chosen(self, parts: Sequence[_Part], tested: Mapping[int, Scores]) -> dict[str, Any]:
+        """What the record says of training and selection: once, or for each fold.
+
+        Args:
+            tested: Scores of each fold's test split, by its number.
+        """
+        from mer_bench.metrics import score
+        from mer_bench.predictions import pooled
+
+        if not self.plan.folds:
+            (part,) = parts
+            return {"curve": part.curve, "selection": part.selection, "dev": part.dev_scores}
+        folds = [
+            Fold(
+                fold=number,
+                features_detail=self._features([part.store]),
+                selection=part.selection,
+                dev=part.dev_scores,
+                test=tested[number],
+                curve=part.curve,
+            )
+            for number, part in enumerate(parts, 1)
+        ]
+        dev = score(pooled([_named_by_fold(part.dev, number) for number, part in enumerate(parts, 1)]))
+        return {"curve": [], "selection": None, "dev": dev, "folds": folds}
+
     def _writing(self) -> AbstractContextManager[None]:
         return storage_errors(f"write records to {self.plan.request.out}")
-
-    def _files(self) -> tuple[Path, Path, Path]:
-        """Predictions, weights and record, in the order in which they take their names."""
-        return (
-            predictions_file(self.folder, self.name),
-            weights_file(self.folder, self.name),
-            record_file(self.folder, self.name),
-        )
 
     def _write_failure(self, error: MerBenchError) -> None:
         from mer_bench.records import write_record
 
-        failure = Failure(kind=type(error).__name__, reason=str(error), epoch=self.epoch)
+        epoch = self.curve[-1].epoch if self.curve else None
         record = self._record(
             status="failed",
+            curve=self.curve,
             selection=None,
             dev=None,
             test=None,
             predictions=None,
             cost=self._cost(time.perf_counter() - self.clock),
-            failure=failure,
+            failure=Failure(kind=type(error).__name__, reason=str(error), epoch=epoch, fold=self.fold),
         )
         file = record_file(self.folder, self.name)
         # A failed repeat never replaces a result that is there.
@@ -417,7 +569,7 @@ class _Run:
             write_record(file, record)
 
     def _record(self, **parts: Any) -> Record:
-        plan, manifest = self.plan, self.store.manifest
+        plan = self.plan
         request = plan.request
         return Record(
             run=self.name,
@@ -425,11 +577,7 @@ class _Run:
             dataset=plan.dataset,
             labels=plan.labels,
             features=plan.features,
-            features_detail=Features(
-                sources=manifest.sources_checksum,
-                store=manifest.store_checksum,
-                widths={name: self.store.widths[name] for name in plan.modalities},
-            ),
+            features_detail=self._features(self.stores),
             protocol=plan.protocol,
             protocol_version=plan.dataset_card.protocols[plan.key.protocol].version,
             modalities=plan.modalities,
@@ -440,11 +588,19 @@ class _Run:
             settings=plan.settings.model_dump(mode="json"),
             training=plan.training.model_dump(mode="json"),
             options={"settings": dict(request.settings), "device": request.device, "threads": request.threads},
-            curve=self.curve,
             machine=self._machine(),
             started=self.started,
             version=__version__,
             **parts,
+        )
+
+    def _features(self, stores: Sequence[Store]) -> Features:
+        """Of one store its own; of several both checksums are over theirs, and the widths are the first one's."""
+        manifests = [store.manifest for store in stores]
+        return Features(
+            sources=_joined([manifest.sources_checksum for manifest in manifests]),
+            store=_joined([manifest.store_checksum for manifest in manifests]),
+            widths={name: stores[0].widths[name] for name in self.plan.modalities},
         )
 
     def _identity(self) -> str:
@@ -455,7 +611,7 @@ class _Run:
             "dataset_version": plan.dataset_card.version,
             "labels": plan.labels,
             "features": plan.features,
-            "sources": self.store.manifest.sources_checksum,
+            "sources": _joined([store.manifest.sources_checksum for store in self.stores]),
             "protocol": plan.protocol,
             "protocol_version": plan.dataset_card.protocols[plan.key.protocol].version,
             "modalities": plan.modalities,
@@ -477,7 +633,7 @@ class _Run:
             memory = peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
         return Cost(
             wall_seconds=round(time.perf_counter() - self.clock, 3),
-            epochs_per_second=round(len(self.curve) / training_seconds, 4) if training_seconds > 0 else 0.0,
+            epochs_per_second=round(self.epochs / training_seconds, 4) if training_seconds > 0 else 0.0,
             memory_bytes=memory,
             parameters=self.parameters,
         )
@@ -497,13 +653,41 @@ class _Run:
         )
 
 
+def _joined(checksums: Sequence[str]) -> str:
+    """One checksum of several; one alone is itself."""
+    return checksums[0] if len(checksums) == 1 else hashlib.sha256("\n".join(checksums).encode()).hexdigest()
+
+
+def _weights(parts: Sequence[_Part]) -> dict[str, Tensor]:
+    """The weights of all parts: under a protocol with folds `fold2.` stands before the names of fold 2's."""
+    return {
+        f"{'' if part.fold is None else f'fold{part.fold}.'}{name}": value
+        for part in parts
+        for name, value in part.weights.items()
+    }
+
+
+def _named_by_fold(predictions: Predictions, fold: int) -> Predictions:
+    """The same predictions under names of the fold's own: a dialogue may be in the dev split of several folds."""
+    return replace(
+        predictions,
+        ids=[f"fold {fold}/{name}" for name in predictions.ids],
+        dialogues=[f"fold {fold}/{name}" for name in predictions.dialogues],
+    )
+
+
 def predictions_of(
-    split: Split, identifiers: tuple[list[str], list[str]], classes: tuple[str, ...], log_probabilities: Tensor
+    split: Split,
+    identifiers: tuple[list[str], list[str]],
+    classes: tuple[str, ...],
+    log_probabilities: Tensor,
+    subsets: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> Predictions:
     """A split's predictions from a model's log-probabilities.
 
     Shapes:
         log_probabilities: (utterances, classes), float32, on the CPU.
+        subsets[name]: (dialogues,), bool, in the order of the split.
     """
     import numpy as np
     import torch
@@ -524,6 +708,7 @@ def predictions_of(
         true=split.labels.cpu().numpy().astype(np.int16),
         predicted=log_probabilities.argmax(dim=-1).numpy().astype(np.int16),
         log_probabilities=log_probabilities.numpy().astype(np.float16),
+        subsets=subsets or {},
     )
 
 

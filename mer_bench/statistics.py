@@ -57,16 +57,24 @@ class Difference:
 
 
 def mean_interval(
-    runs: Sequence[DialogueCounts], *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+    runs: Sequence[DialogueCounts],
+    *,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    subset: str | None = None,
 ) -> Interval:
     """Confidence interval of a model's mean weighted F1: percentiles of the draws of `compare`.
+
+    Args:
+        subset: Only the dialogues of that named part of the corpus.
 
     Source: Efron & Tibshirani (1993), "An Introduction to the Bootstrap", chapter 13.
 
     Raises:
         RecordError: As `compare`.
     """
-    tables = _tables(runs)
+    tables = _tables(_of_subset(runs, subset))
     generator = np.random.default_rng(seed)
     drawn = _resampled([tables], resamples, generator)[0]
     observed = _weighted_f1(tables.sum(axis=1))
@@ -83,6 +91,7 @@ def compare(
     level: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    subset: str | None = None,
 ) -> Difference:
     """Paired bootstrap over dialogues, with the chance of the seeds within.
 
@@ -104,12 +113,13 @@ def compare(
     Args:
         first, second: One a seed. Runs of the two models need not have the same seeds.
         seed: Of the resampling.
+        subset: Only the dialogues of that named part of the corpus.
 
     Raises:
-        RecordError: If there is no run, the runs are not of the same test split and label set, or
-            there are fewer than ten dialogues.
+        RecordError: If there is no run, the runs are not of the same test split and label set, they do not
+            have the subset, or there are fewer than ten dialogues.
     """
-    tables = _tables([*first, *second])
+    tables = _tables(_of_subset([*first, *second], subset))
     if not first or not second:
         raise RecordError("a comparison needs at least one run of each model.")
     ours, theirs = tables[: len(first)], tables[len(first) :]
@@ -150,6 +160,21 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty(len(given))
     adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
     return [float(value) for value in adjusted]
+
+
+def _of_subset(runs: Sequence[DialogueCounts], subset: str | None) -> Sequence[DialogueCounts]:
+    """The dialogues of a subset in every run; all of them where no subset is named."""
+    if subset is None:
+        return runs
+    parts = []
+    for run in runs:
+        if subset not in run.subsets:
+            known = f"only {', '.join(run.subsets)}" if run.subsets else "none"
+            raise RecordError(f"the predictions have no subset '{subset}', {known}.")
+        if not run.subsets[subset].any():
+            raise RecordError(f"no dialogue of the test split is in the subset '{subset}'.")
+        parts.append(run.part(run.subsets[subset]))
+    return parts
 
 
 def _tables(runs: Sequence[DialogueCounts]) -> NDArray[np.float32]:

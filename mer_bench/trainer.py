@@ -240,10 +240,15 @@ class Trainer:
     def fit(self, train: Split, dev: Split, score_dev: ScoreDev, on_epoch: OnEpoch | None = None) -> Trained:
         """Train until dev has not improved for `patience` epochs, then load the best epoch's weights.
 
+        Utterances without a label are seen by the model and count in no criterion.
+
         Raises:
+            RequestError: If no utterance of train has a label.
             DivergedError: If a loss term or the gradient became NaN or infinite.
             OutOfMemoryError: If memory was exhausted.
         """
+        if train.labels is None or not bool((train.labels != NO_LABEL).any()):
+            raise RequestError(f"no utterance of the split {train.name} has a label; there is nothing to learn from.")
         state, settings = self.state, self.settings
         if state.epoch == 0:  # a state that was loaded brought its random numbers along
             seed_everything(derived_seed(self.seed, "dropout"))

@@ -320,7 +320,7 @@ KILLED_AT = """
     runner.run(request)  # a whole record lies there; the repeat below is killed while it writes
     # Other predictions than before, as another thread count could give: mixed files would not agree.
     honest = runner.predictions_of
-    runner.predictions_of = lambda *given: honest(*given[:-1], given[-1].roll(1, dims=1))
+    runner.predictions_of = lambda *given: honest(*given[:3], given[3].roll(1, dims=1), *given[4:])
     for name in ("replace", "fsync"):
         setattr(os, name, killing(getattr(os, name)))
     for name in ("replace", "unlink"):

@@ -8,8 +8,10 @@ from types import TracebackType
 from mer_bench.cli.console import Bar, Screen, duration_text, percent
 from mer_bench.config import changed_fields
 from mer_bench.metrics import METRICS
-from mer_bench.records import Epoch, Record
+from mer_bench.records import Epoch, Record, Selection
 from mer_bench.runner import Listener, Plan
+
+WHY_ENDED = {"patience": "no better epoch came", "epochs": "all epochs were done", "fitted": "fitted at one go"}
 
 
 class ProgressListener(Listener):
@@ -24,6 +26,7 @@ class ProgressListener(Listener):
         self._bar: Bar | None = None
         self._plan: Plan | None = None
         self._clock = 0.0
+        self._fold = ""
 
     def __enter__(self) -> ProgressListener:
         return self
@@ -37,6 +40,7 @@ class ProgressListener(Listener):
         self._end_bar()
         self._plan = plan
         self._clock = time.monotonic()
+        self._fold = ""
         self._screen.line(run_title(plan))
         changed = {**changed_fields(plan.settings), **changed_fields(plan.training)}
         if changed:
@@ -54,9 +58,17 @@ class ProgressListener(Listener):
             self._screen.line(text)
         self._clock = time.monotonic()
 
+    def fold_started(self, fold: int, folds: int) -> None:
+        self._fold = f"fold {fold}/{folds}, "
+        self._clock = time.monotonic()
+
+    def fold_ended(self, fold: int, folds: int, selection: Selection) -> None:
+        if not self._bar:
+            self._screen.line(f"{self._fold}epoch {selection.epoch} chosen on dev ({WHY_ENDED[selection.ended]})")
+
     def epoch_ended(self, epoch: Epoch, best_epoch: int, best_score: float, epochs: int, patience_left: int) -> None:
         pace = (time.monotonic() - self._clock) / epoch.epoch
-        left = duration_text(pace * (epochs - epoch.epoch))
+        left = f"at most {duration_text(pace * (epochs - epoch.epoch))} left{' in this fold' if self._fold else ''}"
         metric = self._plan.metric if self._plan else "weighted_f1"
         title = METRICS[metric].title if metric in METRICS else metric
         now = epoch.dev.get(metric, best_score)
@@ -64,8 +76,8 @@ class ProgressListener(Listener):
         if self._bar:
             dataset = f"{self._plan.dataset} " if self._plan else ""
             self._bar.show(
-                f"{dataset}epoch {epoch.epoch}/{epochs}",
-                f"dev {percent(now)}, {best}, at most {left} left",
+                f"{dataset}{self._fold}epoch {epoch.epoch}/{epochs}",
+                f"dev {percent(now)}, {best}, {left}",
                 done=epoch.epoch,
                 total=epochs,
             )
@@ -73,22 +85,26 @@ class ProgressListener(Listener):
         loss = epoch.train.get("total")
         if loss is None:
             # Fitted at one go: no further epoch will come, whatever the trainer's settings allow.
-            self._screen.line(f"fitted: dev {_within_a_line(title)} {percent(now)}")
+            self._screen.line(f"{self._fold}fitted: dev {_within_a_line(title)} {percent(now)}")
             return
         self._screen.line(
-            f"epoch {epoch.epoch}/{epochs}: loss {loss:.4f}, dev {_within_a_line(title)} {percent(now)}, {best}, "
-            f"stops after {max(0, patience_left)} more without a better one, at most {left} left"
+            f"{self._fold}epoch {epoch.epoch}/{epochs}: loss {loss:.4f}, dev {_within_a_line(title)} {percent(now)}, "
+            f"{best}, stops after {max(0, patience_left)} more without a better one, {left}"
         )
 
     def run_ended(self, record: Record) -> None:
         self._end_bar()
         if record.selection:
-            why = {"patience": "no better epoch came", "epochs": "all epochs were done", "fitted": "fitted at one go"}
-            self._screen.line(
-                f"{record.model} on {record.dataset}, seed {record.seed}: epoch {record.selection.epoch} chosen on dev "
-                f"({why[record.selection.ended]}), {duration_text(record.cost.wall_seconds)}, "
-                f"{record.cost.memory_bytes / 1e9:.2f} GB"
-            )
+            chosen = f"epoch {record.selection.epoch} chosen on dev ({WHY_ENDED[record.selection.ended]})"
+        elif record.folds:
+            epochs = ", ".join(str(fold.selection.epoch) for fold in record.folds)
+            chosen = f"epochs {epochs} chosen on dev in the {len(record.folds)} folds"
+        else:
+            return
+        self._screen.line(
+            f"{record.model} on {record.dataset}, seed {record.seed}: {chosen}, "
+            f"{duration_text(record.cost.wall_seconds)}, {record.cost.memory_bytes / 1e9:.2f} GB"
+        )
 
     def _end_bar(self) -> None:
         if self._bar:

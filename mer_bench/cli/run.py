@@ -62,6 +62,13 @@ def run(
             help="Fail rather than let synthetic data stand in.",
         ),
     ] = False,
+    keep_predictions: Annotated[
+        bool,
+        typer.Option(
+            "--keep-predictions",
+            help="Where the corpus forbids to pass on labels of utterances: write them too, to a .private.npz.",
+        ),
+    ] = False,
     data_root: DataRoot = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -100,6 +107,7 @@ def run(
         device=device,
         threads=threads,
         data_root=data_root,
+        keep_predictions=keep_predictions,
     )
     # Names first: a mistyped model should not be answered with a fault of its settings.
     runner.plan(request)
@@ -238,6 +246,7 @@ def show_scores(screen: Screen, record: Record) -> None:
 
     if record.test is None:
         return
+    several_folds = f" of all {len(record.folds)} folds" if record.folds else ""
     test, dev = record.test, record.dev
     rows = [
         [metric.title, percent(_value(value, dev, name)), percent(_value(value, test, name))]
@@ -247,8 +256,11 @@ def show_scores(screen: Screen, record: Record) -> None:
     screen.table(
         [Column("in percent"), Column("dev", number=True), Column("test", number=True)],
         rows,
-        title=f"{record.model} on {_where(record)}, seed {record.seed}, test: {test.utterances} utterances",
+        title=f"{record.model} on {_where(record)}, seed {record.seed}, test{several_folds}: "
+        f"{test.utterances} utterances",
     )
+    _show_folds(screen, record)
+    _show_subsets(screen, record)
     screen.line()
     screen.table(
         [
@@ -264,6 +276,70 @@ def show_scores(screen: Screen, record: Record) -> None:
         ],
         tones={row: "warning" for row, each in enumerate(test.classes.values()) if each.support and each.f1 == 0},
     )
+
+
+def _show_folds(screen: Screen, record: Record) -> None:
+    """One row a fold, where the protocol has any."""
+    from mer_bench.cli.console import Column, percent
+
+    if not record.folds:
+        return
+    screen.line()
+    screen.table(
+        [
+            Column("fold"),
+            Column("epoch", number=True),
+            Column("dev weighted F1", number=True),
+            Column("test weighted F1", number=True),
+            Column("utterances", number=True),
+        ],
+        [
+            [
+                str(fold.fold),
+                str(fold.selection.epoch),
+                percent(fold.dev.weighted_f1),
+                percent(fold.test.weighted_f1),
+                str(fold.test.utterances),
+            ]
+            for fold in record.folds
+        ],
+    )
+
+
+def _show_subsets(screen: Screen, record: Record) -> None:
+    """One row a named part of the corpus, where its card lists any."""
+    from mer_bench.cli.console import Column, percent
+
+    if record.test is None or not record.test.subsets:
+        return
+    screen.line()
+    screen.table(
+        [
+            Column("part of test"),
+            Column("weighted F1", number=True),
+            Column("accuracy", number=True),
+            Column("macro F1", number=True),
+            Column("UAR", number=True),
+            Column("utterances", number=True),
+            Column("dialogues", number=True),
+        ],
+        [
+            [
+                name,
+                *(percent(each) for each in (part.weighted_f1, part.accuracy, part.macro_f1, part.uar)),
+                str(part.utterances),
+                str(part.dialogues),
+            ]
+            for name, part in record.test.subsets.items()
+        ],
+    )
+
+
+def _subset_columns(records: Sequence[Record]) -> dict[str, list[float | None]]:
+    """Weighted F1 of each run on each named part of the corpus, by the part's name."""
+    names = sorted({name for record in records if record.test for name in record.test.subsets})
+    parts = {name: [record.test.subsets.get(name) if record.test else None for record in records] for name in names}
+    return {name: [part.weighted_f1 if part else None for part in each] for name, each in parts.items()}
 
 
 def show_seeds(screen: Screen, records: Sequence[Record]) -> None:
@@ -286,6 +362,13 @@ def show_seeds(screen: Screen, records: Sequence[Record]) -> None:
         title=f"{done[0].model} on {_where(done[0])}, test, in percent",
         tones={len(done): "good", len(done) + 1: "quiet"},
     )
+    subsets = _subset_columns(done)
+    if subsets:
+        screen.line()
+        screen.table(
+            [Column("part of test"), Column("mean weighted F1", number=True), Column("spread", number=True)],
+            [[name, percent(mean(column)), percent(spread(column))] for name, column in subsets.items()],
+        )
     screen.line("spread: standard deviation over the seeds", tone="quiet")
 
 
@@ -350,4 +433,13 @@ def _answer(records: Sequence[Record], several: bool) -> Any:
     for name in METRICS:
         column = [_value(value, record.test, name) for record in records]
         summary[name] = {"mean": mean(column), "spread": spread(column), "each": column}
-    return {"seeds": [record.seed for record in records], "test": summary, "records": told}
+    subsets = {
+        name: {"weighted_f1": {"mean": mean(column), "spread": spread(column), "each": column}}
+        for name, column in _subset_columns(records).items()
+    }
+    return {
+        "seeds": [record.seed for record in records],
+        "test": summary,
+        **({"subsets": subsets} if subsets else {}),
+        "records": told,
+    }
