@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from mer_bench.cards import DatasetCard, SplitCount, SplitName
 from mer_bench.data.preparation import PreparationRequest, import_files, open_or_prepare, prepare, resolve
 from mer_bench.data.scaling import Standardiser
 from mer_bench.data.store import SPLITS, Store, check_content
-from mer_bench.data.text import TextEncoder, read_vectors
+from mer_bench.data.text.encoding import EncoderChain
 from mer_bench.errors import DataError, MissingDataError
 
 COLUMNS = [
@@ -198,19 +199,20 @@ def test_small_store(tmp_path: Path, card: DatasetCard, labels: str, classes: in
     assert len(content.classes) == classes
     assert content.utterance_ids[:3] == ["train/dia0_utt0", "train/dia0_utt1", "train/dia0_utt3"]
     assert content.dialogue_ids[6] == "dev/dia0"
-    assert content.settings["text"]["blocks"]["class_scores"] == classes
+    assert content.settings["text"]["tfidf"]["blocks"]["class_scores"] == classes
 
 
 def test_vectors_are_needed_and_their_checksum_kept(tmp_path: Path, card: DatasetCard) -> None:
     files = raw_files(tmp_path)
-    with pytest.raises(MissingDataError, match="--vectors FILE"):
+    with pytest.raises(MissingDataError, match="--vectors"):
         Meld(card).prepare(PreparationRequest("transcripts-vectors", "emotion", "official", None, files))
     vectors = tmp_path / "v.txt"
     vectors.write_text("oh 1 2\nthing 0 1\n! 5 5\n")
     options = {"vectors": vectors}
     content = Meld(card).prepare(PreparationRequest("transcripts-vectors", "emotion", "official", None, files, options))
-    assert content.settings["text"]["vectors_sha256"] == read_vectors(vectors, {"oh"}).sha256
-    assert content.settings["text"]["blocks"]["vectors"] == 2
+    told = content.settings["text"]["vectors"]
+    assert told["vectors_sha256"] == hashlib.sha256(vectors.read_bytes()).hexdigest()
+    assert told["blocks"] == {"vectors": 2}
 
 
 def test_test_texts_change_nothing_but_their_own_rows(tmp_path: Path, card: DatasetCard) -> None:
@@ -336,7 +338,7 @@ class TestReal:
             for kind in ("text", "audio")
         }
         transcripts = read_transcripts(root / "raw/meld/test_sent_emo.csv", "test", meld_card())
-        encoder = TextEncoder.from_state(parts["text"], store.manifest.settings["text"])
+        encoder = EncoderChain.from_state(parts["text"], store.manifest.settings["text"])
         test = store.split("test")
         assert np.array_equal(encoder.transform(transcripts.texts), test.features["text"].numpy())
         prosody = read_prosody(root / "raw/meld" / prosody_file("test"), "test", transcripts.keys)

@@ -192,7 +192,7 @@ def option(options: Mapping[str, Any], name: str, what: str) -> Any:
         MissingDataError: If it was not given; says how to give it.
     """
     if options.get(name) is None:
-        raise MissingDataError(f"the features need {what}. Give it with: --{name} {name.upper()}")
+        raise MissingDataError(f"the features need {what}. Give it with: --{name} FILE")
     return options[name]
 
 
