@@ -5,28 +5,35 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.server
+import io
+import json
+import os
+import signal
 import socket
 import ssl
 import subprocess
 import sys
+import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mer_bench import registry
-from mer_bench.cards import DatasetCard, Source, parse_card
-from mer_bench.data import transfer
-from mer_bench.data.download import fetch
+from mer_bench.cards import DatasetCard, Source, Terms, parse_card
+from mer_bench.data import licence, transfer
+from mer_bench.data.download import Extent, Fetched, fetch
 from mer_bench.data.files import git_blob_of
 from mer_bench.errors import (
     DataError,
+    LicenceError,
     MissingDataError,
     RunError,
     SettingError,
@@ -35,6 +42,8 @@ from mer_bench.errors import (
 )
 from mer_bench.locations import raw_folder
 from mer_bench.registry import Plugin
+from tests.conftest import ShelfWriter
+from tests.servers import QuietFiles, Scripted, ranges, scripted, serving, status
 
 PUBLISHED = Path(__file__).parents[2].parent / "shared" / "data" / "published"
 COMMIT = "0123456789" * 4
@@ -96,6 +105,42 @@ def plugin_of(*sources: Source) -> Plugin[DatasetCard]:
     return Plugin("corpus", card, "corpus", "corpus")
 
 
+def card_text() -> str:
+    """The card of ONE as a plugin's file holds it."""
+    card = ONE.card.model_dump(mode="json", exclude_defaults=True)
+    source = card["sources"][0]
+    lines = [f"{key} = {json.dumps(value)}" for key, value in source.items()]
+    return "\n".join(
+        [
+            'title = "Corpus"',
+            'summary = "A corpus."',
+            'entry = "reader:Corpus"',
+            'licence = "none"',
+            'modalities = ["text"]',
+            'label_sets = { emotion = { title = "two", classes = ["calm", "cross"] } }',
+            'feature_sets = { all = { title = "all", summary = "", widths = { text = 0 }, sources = ["large.bin"] } }',
+            'protocols = { official = { title = "official" } }',
+            "[[sources]]",
+            *lines,
+        ]
+    )
+
+
+def size_of(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def wait_until(happened: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+OWN = source_of("small.csv", repository="", commit="", path="", sha256="", git_blob="", bytes=0)
 BOTH = plugin_of(source_of("small.csv"), source_of("large.bin"))
 ONE = plugin_of(source_of("large.bin"))
 
@@ -108,67 +153,6 @@ def published(tmp_path: Path) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     return root
-
-
-@contextmanager
-def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-class QuietFiles(SimpleHTTPRequestHandler):
-    """Python's own static file server: answers no Range requests."""
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-class Scripted(BaseHTTPRequestHandler):
-    """Answers each request by the next step of a script, the last one for ever; remembers what was asked."""
-
-    protocol_version = "HTTP/1.1"
-
-    def __init__(self, *args: Any, script: list[Callable[[Scripted], None]], asked: list[tuple[str, str]]) -> None:
-        self.script, self.asked = script, asked
-        super().__init__(*args)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self.asked.append((self.path, self.headers.get("Range", "")))
-        step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        step(self)
-
-    @property
-    def start(self) -> int:
-        asked = self.headers.get("Range", "")
-        return int(asked.removeprefix("bytes=").removesuffix("-")) if asked else 0
-
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in {"Content_Length": str(len(body)), "Connection": "close", **headers}.items():
-            if value:
-                self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
-        self.close_connection = True
-
-
-@contextmanager
-def scripted(*script: Callable[[Scripted], None]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    asked: list[tuple[str, str]] = []
-    with serving(partial(Scripted, script=list(script), asked=asked)) as address:
-        yield address, asked
 
 
 def whole(request: Scripted) -> None:
@@ -188,10 +172,6 @@ def cut_after(count: int) -> Callable[[Scripted], None]:
         request.answer(206 if start else 200, rest, Content_Length=str(len(LARGE) - start), **headers)
 
     return step
-
-
-def status(code: int, body: bytes = b"", **headers: str) -> Callable[[Scripted], None]:
-    return lambda request: request.answer(code, body, **headers)
 
 
 def left_in(root: Path) -> list[str]:
@@ -257,6 +237,14 @@ class TestSuccess:
         check_whole(tmp_path)
         assert told[-1] == ("large.bin", len(LARGE), len(LARGE))  # the host said how much
 
+    def test_progress_ends_with_the_size_where_nobody_says_it_before(self, tmp_path: Path) -> None:
+        told = []
+        plugin = plugin_of(source_of("large.bin", bytes=0))
+        with scripted(status(200, LARGE, Content_Length="")) as (address, _):
+            fetch(plugin, "all", tmp_path, mirror=address, progress=lambda *step: told.append(step))
+        assert {total for _, _, total in told[:-1]} == {0}
+        assert told[-1] == ("large.bin", len(LARGE), len(LARGE))
+
     def test_an_answer_compressed_unasked(self, tmp_path: Path) -> None:
         with scripted(status(200, gzip.compress(LARGE), Content_Encoding="gzip")) as (address, _):
             fetch(ONE, "all", tmp_path, mirror=address)
@@ -282,6 +270,158 @@ class TestSuccess:
         with scripted(whole) as (address, _):
             fetch(ONE, "all", tmp_path, mirror=address)
         check_whole(tmp_path)
+
+    def test_what_the_user_brings_is_named_and_the_rest_is_fetched(self, tmp_path: Path) -> None:
+        plugin = plugin_of(OWN, source_of("large.bin"))
+        with scripted(whole) as (address, _):
+            fetched = fetch(plugin, "all", tmp_path, mirror=address)
+        assert fetched == Fetched((raw_folder(tmp_path, "corpus") / "large.bin",), ("large.bin",), ("small.csv",))
+        with pytest.raises(MissingDataError, match=r"small\.csv"):
+            fetch(plugin, "all", tmp_path, mirror="http://127.0.0.1:9")
+        (raw_folder(tmp_path, "corpus") / "small.csv").write_bytes(b"the user's own")
+        fetched = fetch(plugin, "all", tmp_path, mirror="http://127.0.0.1:9")
+        assert [file.name for file in fetched.files] == ["small.csv", "large.bin"]
+        assert fetched.brought == fetched.unpublished == ()
+
+    def test_nothing_is_passed_on_to_another_host(self, tmp_path: Path) -> None:
+        seen: list[dict[str, str]] = []
+
+        def note(request: Scripted) -> None:
+            seen.append(dict(request.headers))
+            whole(request)
+
+        with scripted(note) as (there, _):
+            moved = status(302, Location=there.replace("127.0.0.1", "localhost") + "/x?signature=1")
+
+            def move(request: Scripted) -> None:
+                seen.append(dict(request.headers))
+                moved(request)
+
+            with scripted(move) as (here, _):
+                fetch(ONE, "all", tmp_path, mirror=here.replace("//", "//me:secret@"))
+        assert [each.get("Authorization", "")[:6] for each in seen] == ["Basic ", ""]
+        assert not {"Cookie", "Referer"} & set(seen[1])
+        check_whole(tmp_path)
+
+    def test_secrets_of_an_address_are_not_printed(self, tmp_path: Path) -> None:
+        with (
+            scripted(status(404)) as (there, _),
+            scripted(status(302, Location=there + "/x?signature=hidden")) as (here, _),
+            pytest.raises(DataError, match=r"/x is not there") as caught,
+        ):
+            fetch(ONE, "all", tmp_path, mirror=here.replace("//", "//me:hidden@"))
+        assert "hidden" not in str(caught.value)
+
+
+class TestConfirmed:
+    """The size is known before anything comes, from the card, the host, or not at all."""
+
+    def extents(self, plugin: Plugin[DatasetCard], root: Path, mirror: str) -> list[Extent]:
+        told: list[Extent] = []
+        fetch(plugin, "all", root, mirror=mirror, confirm=told.append)
+        return told
+
+    def test_what_the_card_says_needs_no_host(self, tmp_path: Path) -> None:
+        def stop(extent: Extent) -> None:
+            assert extent == Extent(("small.csv", "large.bin"), 8 + len(LARGE))
+            raise SettingError("no.")
+
+        with scripted(whole) as (address, asked), pytest.raises(SettingError):
+            fetch(BOTH, "all", tmp_path, mirror=address, confirm=stop)
+        assert asked == []
+        assert left_in(tmp_path) == []
+
+    def test_what_is_there_does_not_count(self, tmp_path: Path) -> None:
+        folder = raw_folder(tmp_path, "corpus")
+        folder.mkdir(parents=True)
+        (folder / "small.csv").write_bytes(FILES["small.csv"][1])
+        left = folder / f".large.bin.{ONE.card.source('large.bin').sha256[:16]}.partial"
+        left.write_bytes(LARGE[:300_000])
+        with scripted(whole) as (address, _):
+            assert self.extents(BOTH, tmp_path, address) == [Extent(("large.bin",), len(LARGE) - 300_000)]
+            assert self.extents(BOTH, tmp_path, address) == []
+
+    def test_what_the_card_does_not_say_the_host_is_asked(self, published: Path, tmp_path: Path) -> None:
+        plugin = plugin_of(source_of("small.csv"), source_of("large.bin", bytes=0))
+        with ranges(published) as (address, asked):
+            assert self.extents(plugin, tmp_path, address) == [Extent(("small.csv", "large.bin"), 8 + len(LARGE))]
+        assert [method for method, _ in asked] == ["HEAD", "GET", "GET"]
+        check_whole(tmp_path)
+
+    def test_a_host_that_does_not_say_either(self, published: Path, tmp_path: Path) -> None:
+        plugin = plugin_of(source_of("small.csv"), source_of("large.bin", bytes=0))
+        with ranges(published, sizes=False) as (address, _):
+            assert self.extents(plugin, tmp_path, address) == [Extent(("small.csv", "large.bin"), None)]
+        check_whole(tmp_path)
+
+    def test_a_host_that_has_no_such_file(self, published: Path, tmp_path: Path) -> None:
+        (published / "owner" / "corpus" / COMMIT / FILES["large.bin"][0]).unlink()
+        plugin = plugin_of(source_of("small.csv"), source_of("large.bin", bytes=0))
+        with ranges(published) as (address, asked), pytest.raises(DataError, match="404"):
+            self.extents(plugin, tmp_path, address)
+        assert [method for method, _ in asked] == ["HEAD"]
+        assert left_in(tmp_path) == []
+
+    def test_no_host_at_all(self, tmp_path: Path) -> None:
+        plugin = plugin_of(source_of("large.bin", bytes=0))
+        with pytest.raises(UnreachableError):
+            self.extents(plugin, tmp_path, "http://127.0.0.1:9")
+
+    def test_without_the_question_no_size_is_asked_for(self, published: Path, tmp_path: Path) -> None:
+        with ranges(published) as (address, asked):
+            fetch(plugin_of(source_of("large.bin", bytes=0)), "all", tmp_path, mirror=address)
+        assert [method for method, _ in asked] == ["GET"]
+
+
+class TestLicence:
+    def plugin(self, text: str = "Research alone.") -> Plugin[DatasetCard]:
+        terms = Terms(owner="The owner", url="https://owner.example/licence", text=text)
+        return replace(ONE, card=ONE.card.model_copy(update={"terms": terms}))
+
+    def test_without_acceptance_no_host_is_asked(self, tmp_path: Path) -> None:
+        with scripted(whole) as (address, asked), pytest.raises(LicenceError) as caught:
+            fetch(self.plugin(), "all", tmp_path, mirror=address, confirm=lambda extent: pytest.fail("asked"))
+        assert asked == []
+        assert not (tmp_path / "raw").exists()
+        assert "The owner (https://owner.example/licence)" in str(caught.value)
+        assert "mer-bench data fetch corpus --accept-licence" in str(caught.value)
+
+    def test_an_acceptance_is_remembered_by_its_text(self, tmp_path: Path) -> None:
+        folder = raw_folder(tmp_path, "corpus")
+        with scripted(whole) as (address, asked):
+            fetch(self.plugin(), "all", tmp_path, mirror=address, accept_licence=True)
+            told = json.loads((folder / "licence-accepted.json").read_text())
+            (entry,) = told["accepted"]
+            assert entry["sha256"] == hashlib.sha256(b"Research alone.").hexdigest()
+            assert abs((datetime.now(UTC) - datetime.fromisoformat(entry["when"])).total_seconds()) < 60
+            (folder / "large.bin").unlink()
+            fetch(self.plugin(), "all", tmp_path, mirror=address)
+            (folder / "large.bin").unlink()
+            with pytest.raises(LicenceError):
+                fetch(self.plugin("Other words."), "all", tmp_path, mirror=address)
+            assert len(asked) == 2
+            fetch(self.plugin("Other words."), "all", tmp_path, mirror=address, accept_licence=True)
+            (folder / "large.bin").unlink()
+            fetch(self.plugin(), "all", tmp_path, mirror=address)  # the first is still accepted
+        assert [each.text for each in licence.accepted("corpus", tmp_path).accepted] == [
+            "Research alone.",
+            "Other words.",
+        ]
+
+    def test_what_is_here_needs_no_acceptance(self, tmp_path: Path) -> None:
+        folder = raw_folder(tmp_path, "corpus")
+        folder.mkdir(parents=True)
+        (folder / "large.bin").write_bytes(LARGE)
+        assert fetch(self.plugin(), "all", tmp_path, mirror="http://127.0.0.1:9").brought == ()
+        assert left_in(tmp_path) == ["large.bin"]
+
+    @pytest.mark.parametrize("damage", ["", "[]", '{"accepted": [{"sha256": 1}]}', "\x00"])
+    def test_a_damaged_acceptance_is_no_acceptance(self, tmp_path: Path, damage: str) -> None:
+        folder = raw_folder(tmp_path, "corpus")
+        folder.mkdir(parents=True)
+        (folder / "licence-accepted.json").write_text(damage)
+        with pytest.raises(DataError, match=r"licence-accepted\.json is damaged. Delete it"):
+            fetch(self.plugin(), "all", tmp_path, mirror="http://127.0.0.1:9", accept_licence=True)
 
 
 class TestInterrupted:
@@ -341,6 +481,90 @@ class TestInterrupted:
         with scripted(cut_after(300_000), refusal, whole) as (address, asked):
             fetch(ONE, "all", tmp_path, mirror=address)
         assert [wanted for _, wanted in asked] == ["", "bytes=300000-", ""]
+        check_whole(tmp_path)
+
+    def test_a_server_that_sends_small_parts(self, tmp_path: Path) -> None:
+        """A host may answer with less than was asked for: then the rest is asked for, not all of it again."""
+
+        def part(request: Scripted) -> None:
+            start, end = request.start, min(request.start + 400_000, len(LARGE))
+            headers = {"Content_Range": f"bytes {start}-{end - 1}/{len(LARGE)}"}
+            request.answer(206, LARGE[start:end], **headers)
+
+        with scripted(cut_after(100_000), part) as (address, asked):
+            fetch(ONE, "all", tmp_path, mirror=address)
+        assert [wanted for _, wanted in asked] == ["", *(f"bytes={start}-" for start in (100_000, 500_000, 900_000))]
+        check_whole(tmp_path)
+
+    def test_a_compressed_part_does_not_go_on_what_is_plain(self, tmp_path: Path) -> None:
+        def squeezed(request: Scripted) -> None:
+            rest = gzip.compress(LARGE)[request.start :]
+            headers = {"Content_Range": f"bytes {request.start}-{len(LARGE) - 1}/{len(LARGE)}"}
+            request.answer(206, rest, Content_Encoding="gzip", **headers)
+
+        with scripted(cut_after(1000), squeezed, status(200, gzip.compress(LARGE), Content_Encoding="gzip")) as (
+            address,
+            asked,
+        ):
+            fetch(ONE, "all", tmp_path, mirror=address)
+        assert [wanted for _, wanted in asked] == ["", "bytes=1000-", ""]
+        check_whole(tmp_path)
+
+    def test_a_cut_compressed_answer_begins_again(self, tmp_path: Path) -> None:
+        sent = gzip.compress(LARGE)
+        cut = status(200, sent[: len(sent) // 2], Content_Encoding="gzip", Content_Length=str(len(sent)))
+        with scripted(cut, whole) as (address, asked):
+            fetch(ONE, "all", tmp_path, mirror=address)
+        assert [wanted for _, wanted in asked] == ["", ""]
+        check_whole(tmp_path)
+
+    def test_a_file_that_changes_on_the_host_between_two_tries(self, tmp_path: Path) -> None:
+        """Whatever its ETag says: the pin tells, and all of it is fetched once more."""
+        other = bytes(len(LARGE))
+        first = status(200, other[:300_000], ETag='"old"', Content_Length=str(len(LARGE)))
+        with scripted(first, whole) as (address, asked):
+            fetch(ONE, "all", tmp_path, mirror=address)
+        assert [wanted for _, wanted in asked] == ["", "bytes=300000-", ""]
+        check_whole(tmp_path)
+
+    def test_a_whole_file_of_unknown_size_left_behind_is_kept(self, published: Path, tmp_path: Path) -> None:
+        plugin = plugin_of(source_of("large.bin", bytes=0))
+        self.leave(tmp_path, LARGE)
+        there = status(416, Content_Range=f"bytes */{len(LARGE)}")
+        with scripted(there) as (address, asked):
+            fetch(plugin, "all", tmp_path, mirror=address)
+        assert [wanted for _, wanted in asked] == [f"bytes={len(LARGE)}-"]
+        check_whole(tmp_path)
+
+    def test_a_beginning_of_last_week_is_gone_on_with(self, tmp_path: Path) -> None:
+        self.leave(tmp_path, LARGE[:300_000])
+        (left,) = raw_folder(tmp_path, "corpus").iterdir()
+        old = raw_folder(tmp_path, "corpus") / ".large.bin.other.partial"
+        old.write_bytes(b"another version")
+        for file in (left, old):
+            os.utime(file, (time.time() - 7 * 24 * 3600,) * 2)
+        with scripted(whole) as (address, asked):
+            fetch(ONE, "all", tmp_path, mirror=address)
+        assert [wanted for _, wanted in asked] == ["bytes=300000-"]
+        assert left_in(tmp_path) == ["large.bin"]
+
+    @pytest.mark.parametrize("asked_for", ["1", "date"])
+    def test_a_host_that_names_its_wait_is_given_it(self, tmp_path: Path, asked_for: str) -> None:
+        wanted = asked_for
+        if wanted == "date":
+            wanted = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)  # whole seconds are said
+        with scripted(status(429, Retry_After=wanted), whole) as (address, _):
+            started = time.perf_counter()
+            fetch(ONE, "all", tmp_path, mirror=address)
+        assert 0.9 < time.perf_counter() - started < 5
+
+    @pytest.mark.parametrize("said", ["soon", "-5", "9" * 400, "Wed, 99 Foo 2020", "Sun, 06 Nov 1994 08:49:37 GMT"])
+    def test_a_wait_that_is_none_holds_nobody_up(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+    ) -> None:
+        monkeypatch.setattr(transfer, "LONGEST_WAIT_SECONDS", 0.2)
+        with scripted(status(503, Retry_After=said), whole) as (address, _):
+            fetch(ONE, "all", tmp_path, mirror=address)
         check_whole(tmp_path)
 
     def test_no_end_of_muddled_ranges(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,6 +653,38 @@ class TestInterrupted:
             fetch(ONE, "all", tmp_path, mirror=address)
         assert asked[0][1].startswith("bytes=")
         check_whole(tmp_path)
+
+    def test_a_killed_process_leaves_a_start_and_no_file(
+        self, published: Path, tmp_path: Path, shelves: ShelfWriter
+    ) -> None:
+        """For real: SIGKILL amid the transfer, then the same command again."""
+        shelves.add("datasets", "killed_shelf", {"corpus": {"__init__.py": "", "card.toml": card_text()}})
+        code = """
+            import sys
+            from pathlib import Path
+            from mer_bench import registry
+            from mer_bench.data.download import fetch
+            fetch(registry.datasets().find("corpus"), "all", Path(sys.argv[1]), mirror=sys.argv[2])
+        """
+        environment = {**os.environ, "PYTHONPATH": str(shelves.folder)}
+        root = tmp_path / "root"
+
+        def command(address: str) -> list[str]:
+            return [sys.executable, "-c", textwrap.dedent(code), str(root), address]
+
+        with ranges(published, seconds=0.2) as (address, _):
+            process = subprocess.Popen(command(address), env=environment)
+            wait_until(lambda: any(size_of(file) > 100_000 for file in raw_folder(root, "corpus").glob(".large*")))
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+        assert [name.startswith(".large.bin") for name in left_in(root)] == [True]
+        (left,) = raw_folder(root, "corpus").iterdir()
+        kept = size_of(left)
+        with ranges(published) as (address, asked):
+            subprocess.run(command(address), env=environment, check=True, timeout=60)
+        assert asked == [("GET", f"bytes={kept}-")]
+        assert left_in(root) == ["large.bin"]
+        check_whole(root)
 
 
 class TestRefused:
@@ -536,8 +792,14 @@ class TestRefused:
         with pytest.raises(SettingError, match="MER_BENCH_MIRROR"):
             fetch(ONE, "all", tmp_path)
 
-    def test_a_source_that_nobody_publishes(self, tmp_path: Path) -> None:
-        plugin = plugin_of(source_of("small.csv"), source_of("large.bin", repository="", commit="", path=""))
+    @pytest.mark.parametrize("mirror", ["http://x/?key=1", "http://x/#there"])
+    def test_an_address_that_cannot_be_gone_on(self, tmp_path: Path, mirror: str) -> None:
+        """Paths are set behind it, and would land in the query."""
+        with pytest.raises(SettingError, match="--mirror"):
+            fetch(ONE, "all", tmp_path, mirror=mirror)
+
+    def test_nothing_of_it_is_published(self, tmp_path: Path) -> None:
+        plugin = plugin_of(source_of("large.bin", repository="", commit="", path=""))
         with pytest.raises(MissingDataError, match=r"large\.bin.*mer-bench data import corpus"):
             fetch(plugin, "all", tmp_path, mirror="http://127.0.0.1:9")
 
@@ -549,6 +811,36 @@ class TestRefused:
         monkeypatch.setenv("http_proxy", "gopher://127.0.0.1:9")
         with pytest.raises(SettingError, match="proxy"):
             fetch(ONE, "all", tmp_path, mirror="http://nowhere.invalid")
+
+    def test_an_answer_that_cannot_be_unpacked(self, tmp_path: Path) -> None:
+        with (
+            scripted(status(200, b"not packed at all", Content_Encoding="gzip")) as (address, asked),
+            pytest.raises(DataError, match="does not answer as a file server does"),
+        ):
+            fetch(ONE, "all", tmp_path, mirror=address)
+        assert len(asked) == 1
+        assert left_in(tmp_path) == []
+
+    def test_a_disk_that_fills_up_on_the_way(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The start is given up too: it is what fills the disk."""
+
+        class Full(io.BufferedRandom):
+            def write(self, content: Any) -> int:
+                if self.tell() > 100_000:
+                    raise OSError(28, "No space left on device")
+                return super().write(content)
+
+        opened = Path.open
+
+        def limited(path: Path, mode: str = "r", *args: Any, **named: Any) -> Any:
+            if path.name.endswith(".partial"):
+                return Full(io.FileIO(path, mode.replace("b", "")))  # type: ignore[arg-type]
+            return opened(path, mode, *args, **named)
+
+        monkeypatch.setattr(Path, "open", limited)
+        with scripted(whole) as (address, _), pytest.raises(StorageError, match="disk is full"):
+            fetch(ONE, "all", tmp_path, mirror=address)
+        assert left_in(tmp_path) == []
 
     @pytest.mark.parametrize("call", ["fsync", "replace", "open"])
     def test_a_full_disk(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
@@ -635,7 +927,7 @@ class TestUnreachable:
 
     def test_a_proxy_that_lets_nobody_through(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         class Closed(QuietFiles):
-            def do_CONNECT(self) -> None:
+            def do_CONNECT(self) -> None:  # noqa: N802 (the name that its server asks for)
                 self.send_error(403)
 
         with serving(Closed) as proxy:
