@@ -113,25 +113,7 @@ def read_table(file: Path, columns: Sequence[str], encoding: str = "utf-8") -> T
         DataError: If it is empty, cut off, wrongly encoded, or not a table of those columns; names the line, and
             the column where one is at fault.
     """
-    text = _decoded(file, encoding)
-    if not text.strip():
-        raise DataError(f"{file} is empty.")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    begins = 1
-    try:
-        for row in reader:
-            if row:  # the csv module gives [] for a line with nothing on it
-                rows.append(row)
-                lines.append(begins)
-            begins = reader.line_num + 1
-    except csv.Error as error:
-        reason = {
-            "unexpected end of data": "a quoted value begins here or later and never ends; the file may be cut off"
-        }.get(str(error), str(error))
-        column = f", column {rows[0][0]}" if rows and len(rows[0]) == 1 else ""
-        raise DataError(f"{file}, line {begins}{column}: {reason}.") from None
+    rows, lines = _parsed(file, encoding)
     header = tuple(name.strip() for name in rows[0])
     for name in columns:
         if name not in header:
@@ -154,6 +136,50 @@ def read_table(file: Path, columns: Sequence[str], encoding: str = "utf-8") -> T
                 "A value with a comma in it must stand in double quotes."
             )
     return Table(file, header, rows[1:], lines[1:])
+
+
+def read_rows(file: Path, columns: Sequence[str], encoding: str = "utf-8") -> Table:
+    """Read a csv file without a header, each of whose lines has exactly these columns.
+
+    Args:
+        columns: What each column is called in messages and by `Table`.
+
+    Raises:
+        MissingDataError: If the file is not there.
+        DataError: If it is empty, cut off, wrongly encoded, or a line has more or fewer values; names the line.
+    """
+    rows, lines = _parsed(file, encoding)
+    for row, line in zip(rows, lines, strict=True):
+        if len(row) != len(columns):
+            last = " The file may be cut off." if line == lines[-1] and len(row) < len(columns) else ""
+            raise DataError(
+                f"{file}, line {line}: there should be {len(columns)} values, but there are {len(row)}.{last}"
+            )
+    return Table(file, tuple(columns), rows, lines)
+
+
+def _parsed(file: Path, encoding: str) -> tuple[list[list[str]], list[int]]:
+    """Every line of a csv file that has something on it, and where it begins."""
+    text = _decoded(file, encoding)
+    if not text.strip():
+        raise DataError(f"{file} is empty.")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    begins = 1
+    try:
+        for row in reader:
+            if row:  # the csv module gives [] for a line with nothing on it
+                rows.append(row)
+                lines.append(begins)
+            begins = reader.line_num + 1
+    except csv.Error as error:
+        reason = {
+            "unexpected end of data": "a quoted value begins here or later and never ends; the file may be cut off"
+        }.get(str(error), str(error))
+        column = f", column {rows[0][0]}" if rows and len(rows[0]) == 1 else ""
+        raise DataError(f"{file}, line {begins}{column}: {reason}.") from None
+    return rows, lines
 
 
 def check_counts(file: Path, found: Mapping[str, int], published: Mapping[str, int]) -> None:

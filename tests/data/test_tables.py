@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mer_bench.data.tables import check_counts, read_table
+from mer_bench.data.tables import check_counts, read_rows, read_table
 from mer_bench.errors import DataError, MissingDataError
 
 HEADER = ["Utterance", "Speaker", "Number"]
@@ -141,3 +141,32 @@ def test_counts(tmp_path: Path) -> None:
     check_counts(tmp_path, {"dialogues": 2, "utterances": 5}, {"dialogues": 2, "utterances": 5})
     with pytest.raises(DataError, match="holds 4 utterances, but the published file holds 5"):
         check_counts(tmp_path, {"dialogues": 2, "utterances": 4}, {"dialogues": 2, "utterances": 5})
+
+
+def test_rows_without_a_header(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(b'"1","a, b"\r\n\r\n"2","c"\r\n')
+    table = read_rows(file, ("number", "words"))
+    assert table.integers("number") == [1, 2]
+    assert table.texts("words") == ["a, b", "c"]
+    assert str(table.fault(1, "words", "is odd")) == f"{file}, line 3, column words: is odd."
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"1,a\n2\n3,c\n", "line 2: there should be 2 values, but there are 1."),
+        (b"1,a\n2,b\n3\n", "line 3: there should be 2 values, but there are 1. The file may be cut off."),
+        (b"1,a\n2,b,c\n", "line 2: there should be 2 values, but there are 3."),
+        (b'1,a\n2,"b\n', "line 2: a quoted value begins here or later and never ends"),
+        (b"1,a\n2,\xff\n", "line 2"),
+        (b" \n", "is empty."),
+    ],
+)
+def test_faults_of_rows_without_a_header(tmp_path: Path, content: bytes, expected: str) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_rows(file, ("number", "words"))
+    assert str(file) in str(caught.value)
+    assert expected in str(caught.value)
