@@ -1,0 +1,1 @@
+"""EmoryNLP: multi-party scenes from the television series Friends, text alone, seven emotions."""
