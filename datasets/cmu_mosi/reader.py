@@ -234,7 +234,7 @@ def _splits(protocol: str, transcripts: Transcripts, part_of: dict[int, str]) ->
     videos = {transcripts.keys[line][0]: part_of[line] for line in range(len(transcripts.keys))}
     part = {name: [video for video, where in videos.items() if where == name] for name in PARTS}
     dev = set(part["train"][DEV_OF_TRAIN] if protocol == "bclstm" else part["test"][DEV_OF_TEST])
-    return {video: SPLITS.index("dev" if video in dev else where) for video, where in videos.items()}  # type: ignore[arg-type]
+    return {video: SPLITS.index("dev" if video in dev else where) for video, where in videos.items()}
 
 
 def _check_splits(
