@@ -388,7 +388,7 @@ class TestLabelsThatMayNotBePassedOn:
         assert record.predictions is not None
         (tmp_path / record.predictions.file).write_bytes(file.with_name(record.predictions.file).read_bytes())
         (tmp_path / file.name).write_text(json.dumps(values))
-        with pytest.raises(Exception, match="has 0 folds, but .* has 5"):
+        with pytest.raises(Exception, match=r"has 0 folds, but .* has 5"):
             rescore(tmp_path / file.name)
 
 
