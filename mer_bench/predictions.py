@@ -20,7 +20,8 @@ kind "dialogue counts":     list `dialogues`
 either kind, where there are any:
   subsets                   (names, dialogues) uint8: 1 where the dialogue belongs to the subset; the header's
                             `subsets` holds the names
-  folds                     (dialogues,) int16: the fold, from 1, that tested the dialogue
+  folds                     (dialogues,) int16: the fold, from 1, that tested the dialogue; the header has
+                            `folds`: true
 """
 
 from __future__ import annotations
@@ -458,6 +459,7 @@ def _encoded(predictions: Predictions | DialogueCounts) -> bytes:
         header["subsets"] = list(predictions.subsets)
         arrays["subsets"] = np.stack(list(predictions.subsets.values())).astype(np.uint8)
     if predictions.folds is not None:
+        header["folds"] = True
         arrays["folds"] = predictions.folds
     return _zipped({"header": _json_bytes(header), **arrays})
 
@@ -536,7 +538,7 @@ def _unpacked_parts(arrays: dict[str, NDArray[Any]], header: Mapping[str, Any]) 
         if not isinstance(names, list) or len(_distinct("subsets", names)) != len(members) or bool((members > 1).any()):
             raise RecordError("'subsets' does not say of each dialogue whether it belongs to each subset")
         parts["subsets"] = dict(zip(names, members.astype(np.bool_), strict=True))
-    if "folds" in arrays:
+    if "folds" in header:
         parts["folds"] = _take(arrays, "folds", np.int16, 1)
     return parts
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import timeit
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mer_bench.errors import RecordError, UnknownNameError
-from mer_bench.metrics import METRICS, count_dialogues, score, value, zero_f1_classes
+from mer_bench.metrics import METRICS, count_dialogues, score, score_folds, value, zero_f1_classes
 from mer_bench.predictions import Predictions
 from mer_bench.records import Scores
 
@@ -241,6 +242,111 @@ def test_dialogue_counts_of_hand_made_dialogues() -> None:
     assert counts.dialogues == ("x", "y", "z")
     assert counts.confusion.tolist() == [[[1, 0], [1, 0]], [[0, 0], [0, 1]], [[0, 0], [0, 0]]]
     assert counts.shift.tolist() == [[0, 1], [0, 0], [0, 0]]
+
+
+class TestParts:
+    def divided(self, seed: int) -> Predictions:
+        """Random predictions of dialogues in two subsets and four folds."""
+        predictions = drawn(seed, 400, 5, unlabelled=0.2)
+        count = len(predictions.dialogue_names)
+        generator = np.random.default_rng(seed)
+        scripted = generator.random(count) < 0.5
+        folds = generator.integers(1, 5, count)
+        return replace(predictions, subsets={"scripted": scripted, "improvised": ~scripted}, folds=folds)
+
+    @pytest.mark.parametrize("seed", range(5))
+    def test_a_subset_is_scored_as_if_it_were_all(self, seed: int) -> None:
+        predictions = self.divided(seed)
+        scores = score(predictions)
+        assert list(scores.subsets) == ["improvised", "scripted"]
+        for name, members in predictions.subsets.items():
+            rows = members[predictions.dialogue_index] & (predictions.true >= 0)
+            true, predicted = predictions.true[rows], predictions.predicted[rows]
+            found = scores.subsets[name]
+            assert found.utterances == len(true)
+            assert found.dialogues == len(set(predictions.dialogue_index[rows]))
+            assert found.accuracy == pytest.approx(reference.accuracy_score(true, predicted), abs=1e-12)
+            for average, key in (("weighted", "weighted_f1"), ("macro", "macro_f1")):
+                wanted = reference.f1_score(true, predicted, average=average, zero_division=0)
+                assert getattr(found, key) == pytest.approx(wanted, abs=1e-12)
+            assert found.uar == pytest.approx(reference.balanced_accuracy_score(true, predicted), abs=1e-12)
+        shifts = [part.emotion_shift_support for part in scores.subsets.values()]
+        assert sum(shifts) == scores.emotion_shift_support
+        assert score(replace(predictions, subsets={}, folds=None)) == scores.model_copy(update={"subsets": {}})
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_a_fold_is_scored_as_if_it_were_all(self, seed: int) -> None:
+        predictions = self.divided(seed)
+        found = score_folds(predictions)
+        assert found == score_folds(count_dialogues(predictions))
+        assert list(found) == [1, 2, 3, 4]
+        assert predictions.folds is not None
+        for number, scores in found.items():
+            rows = (predictions.folds[predictions.dialogue_index] == number) & (predictions.true >= 0)
+            true, predicted = predictions.true[rows], predictions.predicted[rows]
+            assert scores.weighted_f1 == pytest.approx(reference.f1_score(true, predicted, average="weighted"))
+            assert scores.calibration_error is None
+        assert score_folds(replace(predictions, folds=None)) == {}
+
+    def test_a_subset_without_a_label_has_no_scores(self) -> None:
+        predictions = made([0, 1, -1], [0, 0, 1], dialogues=["x", "x", "y"])
+        members = {"labelled": np.array([True, False]), "silent": np.array([False, True]), "none": np.zeros(2, bool)}
+        scores = score(replace(predictions, subsets=members))
+        assert list(scores.subsets) == ["labelled"]
+        assert scores.subsets["labelled"].weighted_f1 == scores.weighted_f1
+
+
+@st.composite
+def with_context(draw: st.DrawFn) -> tuple[Predictions, Predictions]:
+    """Predictions, and the same between utterances and dialogues without labels, which anybody may speak."""
+    before = drawn(draw(st.integers(0, 1000)), draw(st.integers(2, 40)), 3, unlabelled=0.3)
+    count = len(before.dialogue_names)
+    before = replace(before, subsets={"odd": np.arange(count) % 2 == 1}, folds=np.arange(count) % 2 + 1)
+    assert before.log_probabilities is not None
+    dialogues: list[str] = []
+    rows: list[int] = []  # of `before`; -1 for what was added
+    for name in before.dialogue_names:
+        for _ in range(draw(st.integers(0, 1))):  # a dialogue of its own
+            dialogues += [f"more {len(dialogues)}"] * 2
+            rows += [-1, -1]
+        for row in np.flatnonzero([each == name for each in before.dialogues]).tolist():
+            extra = draw(st.integers(0, 2))
+            dialogues += [name] * (extra + 1)
+            rows += [-1] * extra + [row]
+    old = np.array(rows)
+    speakers = np.array([draw(st.integers(0, 2)) if row < 0 else before.speakers[row] for row in rows])
+    scores = np.where((old < 0)[:, None], np.log([[0.2, 0.5, 0.3]]), before.log_probabilities[old].astype(float))
+    scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+    after = made(
+        np.where(old < 0, -1, before.true[old]),
+        np.where(old < 0, 1, before.predicted[old]),
+        before.classes,
+        dialogues=dialogues,
+        speakers=speakers,
+    )
+    place = {name: number for number, name in enumerate(before.dialogue_names)}
+    kept = [place.get(name) for name in after.dialogue_names]
+    assert before.folds is not None
+    return before, replace(
+        after,
+        log_probabilities=np.where((old < 0)[:, None], scores, before.log_probabilities[old]).astype(np.float16),
+        subsets={"odd": np.array([at is None or at % 2 == 1 for at in kept])},
+        folds=np.array([1 if at is None else before.folds[at] for at in kept]),
+    )
+
+
+@given(with_context())
+@settings(max_examples=60, deadline=None)
+def test_unlabelled_utterances_and_dialogues_change_no_score(both: tuple[Predictions, Predictions]) -> None:
+    before, after = both
+    if not (before.true >= 0).any():
+        with pytest.raises(RecordError, match="no utterance has a label"):
+            score(after)
+        return
+    assert score(after) == score(before)
+    counts = count_dialogues(after)
+    assert score(counts) == score(before)
+    assert counts.utterances == int((before.true >= 0).sum())
 
 
 def test_nothing_to_score_is_an_error() -> None:

@@ -25,6 +25,7 @@ from mer_bench.predictions import (
     DialogueCounts,
     Predictions,
     decode_outcomes,
+    pooled,
     read_outcomes,
     read_predictions,
     write_predictions,
@@ -75,6 +76,9 @@ def assert_same(left: Any, right: Any) -> None:
             assert first.dtype == second.dtype
             assert first.shape == second.shape
             assert np.array_equal(first, second)
+        elif isinstance(first, dict):
+            assert list(first) == list(second)
+            assert all(np.array_equal(first[name], second[name]) for name in first)
         else:
             assert first == second
 
@@ -92,6 +96,12 @@ IDS = st.lists(
 )
 
 
+def in_parts(**changes: Any) -> Predictions:
+    """The small ones with folds and subsets; `none` holds no dialogue."""
+    subsets = {"script": np.array([True, False]), "none": np.zeros(2, bool), "all": np.ones(2, bool)}
+    return small(**{"subsets": subsets, "folds": np.array([2, 1])} | changes)
+
+
 class TestRoundTrip:
     def test_what_is_written_is_read(self, tmp_path: Path) -> None:
         for predictions in (small(), small(log_probabilities=None), meld_sized()):
@@ -102,6 +112,15 @@ class TestRoundTrip:
     def test_dialogue_counts_too(self, tmp_path: Path) -> None:
         for predictions in (small(), small(log_probabilities=None), meld_sized()):
             counts = count_dialogues(predictions)
+            write_predictions(tmp_path / "p.npz", counts)
+            assert_same(read_outcomes(tmp_path / "p.npz"), counts)
+
+    def test_subsets_and_folds_too(self, tmp_path: Path) -> None:
+        for predictions in (in_parts(), in_parts(subsets={}), in_parts(folds=None), in_parts(log_probabilities=None)):
+            write_predictions(tmp_path / "p.npz", predictions)
+            assert_same(read_predictions(tmp_path / "p.npz"), predictions)
+            counts = count_dialogues(predictions)
+            assert list(counts.subsets) == list(predictions.subsets) == sorted(predictions.subsets)
             write_predictions(tmp_path / "p.npz", counts)
             assert_same(read_outcomes(tmp_path / "p.npz"), counts)
 
@@ -146,6 +165,23 @@ class TestBytes:
         assert write_predictions(tmp_path / "b.npz", again) == first
         assert write_predictions(tmp_path / "c.npz", meld_sized(1)) != first
 
+    def test_without_subsets_and_folds_a_file_holds_what_it_always_held(self) -> None:
+        folder = Path(__file__).resolve().parents[1] / "leaderboards" / "records"
+        files = sorted(folder.rglob("*.predictions.npz"))
+        assert files
+        for file in files[:: max(1, len(files) // 12)]:
+            outcomes = decode_outcomes(file.read_bytes())
+            if outcomes.subsets or outcomes.folds is not None:
+                continue
+            with zipfile.ZipFile(file) as old, zipfile.ZipFile(io.BytesIO(room._encoded(outcomes))) as new:
+                # The members, not the archive: another release of zlib may compress them otherwise.
+                assert new.namelist() == old.namelist()
+                assert all(new.read(name) == old.read(name) for name in old.namelist())
+
+    def test_the_order_of_subsets_is_of_no_account(self, tmp_path: Path) -> None:
+        turned = in_parts(subsets=dict(reversed(in_parts().subsets.items())))
+        assert write_predictions(tmp_path / "a.npz", turned) == write_predictions(tmp_path / "b.npz", in_parts())
+
     def test_columns_in_another_order_of_memory_give_the_same_bytes(self, tmp_path: Path) -> None:
         predictions = meld_sized()
         turned = replace(predictions, log_probabilities=np.asfortranarray(predictions.log_probabilities))
@@ -184,11 +220,23 @@ class TestChecks:
             ({"log_probabilities": np.zeros((3, 2), int)}, "should be numbers"),
             ({"log_probabilities": np.array([[2.0, 1], [1, 1], [0, 3]])}, "'a1' should sum to 1"),
             ({"log_probabilities": np.full((3, 2), np.nan)}, "'a1' should sum to 1, but sum to nan"),
+            ({"subsets": {"s": np.ones(3, bool)}}, r"the subset 's' should be true or false for each of the 2"),
+            ({"subsets": {"s": np.ones(2, int)}}, r"the subset 's' should be .* but is int64"),
+            ({"subsets": {"": np.ones(2, bool)}}, "subsets should be non-empty texts"),
+            ({"subsets": ("s",)}, "subsets should be arrays by name"),
+            ({"folds": np.array([1])}, r"folds should be whole numbers of shape \(2,\)"),
+            ({"folds": np.array([0, 1])}, r"folds should lie in \[1, 32767\], but holds 0"),
         ],
     )
     def test_what_contradicts_itself_is_refused(self, changes: dict[str, Any], message: str) -> None:
         with pytest.raises(RecordError, match=message):
             small(**changes)
+
+    def test_parts_of_dialogue_counts_are_checked_too(self) -> None:
+        counts = count_dialogues(in_parts())
+        for changes in ({"subsets": {"s": np.ones(3, bool)}}, {"folds": np.array([1, 2, 3])}):
+            with pytest.raises(RecordError, match="should be"):
+                replace(counts, **changes)  # type: ignore[arg-type]
 
     def test_types_are_brought_into_line(self) -> None:
         found = small(predicted=np.array([0, 1, 1], np.uint8))
@@ -225,6 +273,55 @@ class TestChecks:
         counts = count_dialogues(small())
         with pytest.raises(RecordError, match=message):
             replace(counts, **changes)
+
+
+class TestPooled:
+    def test_folds_follow_each_other(self) -> None:
+        first = in_parts(folds=None)
+        second = small(ids=["c1", "d1", "d2"], dialogues=["c", "d", "d"], positions=np.array([0, 0, 1]))
+        found = pooled([first, second])
+        assert found.ids == ("a1", "a2", "b1", "c1", "d1", "d2")
+        assert found.folds is not None
+        assert found.folds.tolist() == [1, 1, 2, 2]
+        assert found.dialogue_names == ("a", "b", "c", "d")
+        assert found.true.tolist() == [0, -1, 1, 0, -1, 1]
+        # A subset that only one fold knows has no dialogue of the other.
+        assert found.subsets["all"].tolist() == [True, True, False, False]
+        assert found.subsets["script"].tolist() == [True, False, False, False]
+        assert found.log_probabilities is not None
+        assert found.log_probabilities.shape == (6, 2)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({}, "dialogue 'a' is in fold 1 and in fold 2"),
+            ({"classes": ("sad", "merry")}, "do not have the same classes"),
+            ({"ids": ["c", "d", "e"], "dialogues": ["c", "c", "d"], "log_probabilities": None}, "some folds have log"),
+        ],
+    )
+    def test_folds_that_do_not_belong_together(self, changes: dict[str, Any], message: str) -> None:
+        with pytest.raises(RecordError, match=message):
+            pooled([small(), small(**changes)])
+        with pytest.raises(RecordError, match="no folds"):
+            pooled([])
+
+
+class TestPart:
+    def test_some_dialogues_of_counts(self) -> None:
+        counts = count_dialogues(in_parts())
+        part = counts.part(np.array([False, True]))
+        assert part.dialogues == ("b",)
+        assert part.confusion.tolist() == [[[0, 0], [0, 1]]]
+        assert part.calibration is None
+        assert part.folds is not None
+        assert part.folds.tolist() == [1]
+        assert {name: members.tolist() for name, members in part.subsets.items()} == {
+            "all": [True],
+            "none": [False],
+            "script": [False],
+        }
+        with pytest.raises(RecordError, match="dialogues should name at least one"):
+            counts.part(np.zeros(2, bool))
 
 
 def repacked(change: Callable[[dict[str, bytes]], None], content: bytes) -> bytes:
@@ -403,3 +500,54 @@ def test_counts_say_how_many_utterances_are_labelled() -> None:
     counts = count_dialogues(small())
     assert isinstance(counts, DialogueCounts)
     assert counts.utterances == 2
+
+
+class TestHostileParts:
+    """A file with subsets and folds that were tampered with."""
+
+    @pytest.fixture
+    def content(self, tmp_path: Path) -> bytes:
+        write_predictions(tmp_path / "good.npz", in_parts())
+        return (tmp_path / "good.npz").read_bytes()
+
+    @pytest.mark.parametrize(
+        ("member", "value", "reason"),
+        [
+            ("subsets.npy", npy(np.ones((3, 3), np.uint8)), "the subset 'all' should be true or false"),
+            ("subsets.npy", npy(np.ones((2, 2), np.uint8)), "'subsets' does not say"),
+            ("subsets.npy", npy(np.full((3, 2), 2, np.uint8)), "'subsets' does not say"),
+            ("subsets.npy", npy(np.ones((3, 2), np.int16)), "'subsets' should be uint8"),
+            ("folds.npy", npy(np.ones(3, np.int16)), "folds should be whole numbers of shape"),
+            ("folds.npy", npy(np.zeros(2, np.int16)), "folds should lie in"),
+            ("header.npy", header(), "it holds 'subsets'"),
+            ("folds.npy", None, "'folds' is missing"),
+            ("subsets.npy", None, "'subsets' is missing"),
+            ("header.npy", header(subsets=["all", "none", "script"]), "it holds 'folds'"),
+            ("header.npy", header(subsets="all"), "'subsets' does not say"),
+            ("header.npy", header(subsets=["a", "a", "b"]), "'a' occurs twice"),
+            ("header.npy", header(subsets=["a", 1, "b"]), "holds 1"),
+        ],
+    )
+    def test_what_contradicts_itself_is_refused(
+        self, member: str, value: bytes | None, reason: str, content: bytes, tmp_path: Path
+    ) -> None:
+        def change(members: dict[str, bytes]) -> None:
+            if value is None:
+                del members[member]
+            else:
+                members[member] = value
+
+        (tmp_path / "bad.npz").write_bytes(repacked(change, content))
+        with pytest.raises(RecordError, match=reason):
+            read_outcomes(tmp_path / "bad.npz")
+
+    def test_every_flipped_byte_is_refused_or_changes_nothing(self, content: bytes) -> None:
+        whole = decode_outcomes(content)
+        for place in range(len(content)):
+            damaged = bytearray(content)
+            damaged[place] ^= 0x41
+            try:
+                found = decode_outcomes(bytes(damaged))
+            except RecordError:
+                continue
+            assert_same(found, whole)

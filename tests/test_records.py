@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ import pytest
 from pydantic import ValidationError
 
 from mer_bench.errors import RecordError, StorageError
-from mer_bench.metrics import count_dialogues, rescore, score
+from mer_bench.metrics import count_dialogues, rescore, score, score_folds
 from mer_bench.predictions import Predictions, write_predictions
 from mer_bench.records import (
     Cost,
     Epoch,
     Failure,
     Features,
+    Fold,
     Machine,
     PredictionsFile,
     Record,
+    Scores,
     Selection,
     predictions_file,
     read_record,
@@ -107,6 +110,95 @@ def changed(file: Path, *path: str | int, to: Any) -> None:
     else:
         part[path[-1]] = to
     file.write_text(json.dumps(values), encoding="utf-8")
+
+
+def of_two_folds() -> Predictions:
+    """The same predictions, six dialogues from each of two folds."""
+    return replace(
+        predictions(),
+        folds=np.repeat([1, 2], 6),
+        subsets={"even": np.arange(12) % 2 == 0, "odd": np.arange(12) % 2 == 1},
+    )
+
+
+def folded(checksum: str = "0" * 64, **changes: Any) -> Record:
+    """A record of them."""
+    made, plain = of_two_folds(), record()
+    assert plain.selection is not None
+    folds = [
+        Fold(
+            fold=number,
+            features_detail=plain.features_detail,
+            selection=plain.selection,
+            dev=scores,
+            test=scores,
+            curve=plain.curve,
+        )
+        for number, scores in score_folds(made).items()
+    ]
+    return record(made, checksum, **{"folds": folds, "curve": [], "selection": None} | changes)
+
+
+class TestFolds:
+    def test_what_is_written_is_read_and_scored_again(self, tmp_path: Path) -> None:
+        checksum = write_predictions(tmp_path / "gru-s0.predictions.npz", of_two_folds())
+        file = tmp_path / "gru-s0.json"
+        write_record(file, folded(checksum))
+        assert read_record(file) == folded(checksum)
+        assert rescore(file) == score(of_two_folds())
+        changed(file, "folds", 1, "test", "weighted_f1", to=0.9)
+        with pytest.raises(RecordError, match=r"folds\.2\.test\.weighted_f1 is 0\.9"):
+            rescore(file)
+
+    def test_a_subset_changed_by_hand_is_named(self, tmp_path: Path) -> None:
+        checksum = write_predictions(tmp_path / "gru-s0.predictions.npz", of_two_folds())
+        file = tmp_path / "gru-s0.json"
+        write_record(file, folded(checksum))
+        changed(file, "test", "subsets", "odd", "uar", to=0.9)
+        with pytest.raises(RecordError, match=r"test\.subsets\.odd\.uar is 0\.9"):
+            rescore(file)
+
+    def test_what_contradicts_itself_is_refused(self) -> None:
+        one, two = folded().folds
+        turned = Scores.model_validate(
+            {**one.test.model_dump(), "classes": dict(reversed(one.test.model_dump()["classes"].items()))}
+            | {"confusion": [row[::-1] for row in one.test.confusion[::-1]]}
+        )
+        cases: list[tuple[dict[str, Any], str]] = [
+            ({"folds": [one]}, "should sum to that of test"),
+            ({"folds": [two, one]}, r"should be numbered from 1, but are \[2, 1\]"),
+            ({"folds": [one, one]}, r"should be numbered from 1, but are \[1, 1\]"),
+            ({"folds": [one.model_copy(update={"test": turned}), two]}, "should have the classes of test"),
+            ({"selection": record().selection}, "each fold has its own selection and curve"),
+            ({"curve": record().curve}, "each fold has its own selection and curve"),
+            ({"folds": []}, "a run that is done has selection"),
+        ]
+        for changes, message in cases:
+            with pytest.raises(ValidationError, match=message):
+                folded(**changes)
+
+    def test_a_failed_run_names_its_fold_and_holds_none(self, tmp_path: Path) -> None:
+        parts: dict[str, Any] = {"status": "failed", "test": None, "dev": None, "predictions": None}
+        failure = Failure(kind="RunError", reason="no.", epoch=1, fold=2)
+        write_record(tmp_path / "r.json", folded(folds=[], failure=failure, **parts))
+        found = read_record(tmp_path / "r.json").failure
+        assert found is not None
+        assert found.fold == 2
+        with pytest.raises(ValidationError, match="neither test scores nor predictions"):
+            folded(failure=failure, **parts)
+
+    def test_what_a_record_lacks_is_not_written(self) -> None:
+        text = record_text(record())
+        assert not any(f'"{name}"' in text for name in ("folds", "fold", "subsets"))
+        values = json.loads(record_text(folded()))
+        assert list(values)[-1] == "folds"
+        assert list(values["test"]["subsets"]) == ["even", "odd"]
+
+    def test_records_from_before_keep_their_bytes(self) -> None:
+        files = sorted((Path(__file__).resolve().parents[1] / "leaderboards" / "records").rglob("*.json"))
+        assert files
+        for file in files[:: max(1, len(files) // 12)]:
+            assert record_text(read_record(file)) == file.read_text(encoding="utf-8")
 
 
 class TestWriting:

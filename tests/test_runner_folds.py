@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from mer_bench import registry, runner
 from mer_bench.data.preparation import open_or_prepare
 from mer_bench.data.store import Store
-from mer_bench.errors import DataError, DivergedError, PluginError, RunError
+from mer_bench.errors import DataError, DivergedError, PluginError, RecordError, RunError
 from mer_bench.metrics import count_dialogues, rescore, score, score_folds
 from mer_bench.predictions import DialogueCounts, Predictions, read_outcomes, read_predictions
 from mer_bench.records import Record, Selection, private_file, read_record, record_folder
@@ -78,7 +78,7 @@ DATASET = """
                     length = int(random.integers(3, 8))
                     labels = random.integers(-1, 3, length)
                     labels[0] = number % 3
-                    values = random.normal(0, 0.7, (length, 5)) + 0.9 * np.eye(5)[labels]
+                    values = random.normal(0, 0.7, (length, 5)) + 1.8 * np.eye(5)[labels]
                     split = 2 if session == held_out else 1 if session == dev else 0
                     kind = "script" if number % 2 else "impro"
                     rows.append((split, f"Ses0{session}_{kind}{number}", labels, values, random.integers(0, 2, length)))
@@ -388,7 +388,7 @@ class TestLabelsThatMayNotBePassedOn:
         assert record.predictions is not None
         (tmp_path / record.predictions.file).write_bytes(file.with_name(record.predictions.file).read_bytes())
         (tmp_path / file.name).write_text(json.dumps(values))
-        with pytest.raises(Exception, match=r"has 0 folds, but .* has 5"):
+        with pytest.raises(RecordError, match=r"has 0 folds, but .* has 5"):
             rescore(tmp_path / file.name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,23 @@ class TestCompare:
         empty = np.zeros((1, 3, 3), int)
         more = [counts(np.concatenate([run.confusion, empty]), [*run.dialogues, "empty"]) for run in (first, second)]
         assert compare(more[:1], more[1:], resamples=200) == compare([first], [second], resamples=200)
+
+    def test_a_subset_is_compared_as_if_it_were_all(self) -> None:
+        experiment = Experiment(6, 40)
+        first, second = experiment.model(2, 0.5, 0.1), experiment.model(2, 0.5, 0.1)
+        members = np.arange(40) % 3 == 0
+        named = [[replace(run, subsets={"third": members}) for run in runs] for runs in (first, second)]
+        alone = [[run.part(members) for run in runs] for runs in (first, second)]
+        assert compare(*named, subset="third", resamples=300) == compare(*alone, resamples=300)
+        assert compare(*named, resamples=300) == compare(first, second, resamples=300)
+        assert mean_interval(named[0], subset="third", resamples=300) == mean_interval(alone[0], resamples=300)
+        with pytest.raises(RecordError, match="no subset 'half', only third"):
+            compare(*named, subset="half")
+        with pytest.raises(RecordError, match="no subset 'third', none"):
+            compare(named[0], second, subset="third")
+        none = [replace(run, subsets={"third": np.zeros(40, bool)}) for run in first]
+        with pytest.raises(RecordError, match="no dialogue of the test split is in the subset 'third'"):
+            mean_interval(none, subset="third")
 
     def test_what_cannot_be_compared(self) -> None:
         experiment = Experiment(5, 20)

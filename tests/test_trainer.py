@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mer_bench import runner, trainer
+from mer_bench import registry, runner, trainer
 from mer_bench.api import NO_LABEL, Auxiliary, Batch, FittedModel, InputSpec, LossTerm, Model, Output, Split
 from mer_bench.config import Settings, TrainerSettings
 from mer_bench.errors import DivergedError, OutOfMemoryError, RequestError
@@ -106,6 +107,133 @@ def test_no_label_at_all_costs_nothing_and_breaks_nothing() -> None:
     loss.backward()
     assert loss.item() == 0
     assert torch.isfinite(logits.grad).all()  # type: ignore[arg-type]
+
+
+@given(
+    st.sampled_from(["none", "inverse", (0.5, 1.0, 2.0)]),
+    st.sampled_from([0.0, 2.0]),
+    st.sampled_from([0.0, 0.2]),
+    st.lists(st.lists(st.integers(-1, 2), min_size=4, max_size=4), min_size=1, max_size=4),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_batch_with_few_labels_or_none_has_a_finite_loss_and_gradient(
+    weights: Any, gamma: float, smoothing: float, labels: list[list[int]]
+) -> None:
+    values = TrainerSettings(class_weights=weights, focal_gamma=gamma, label_smoothing=smoothing)
+    criterion = trainer.Criterion.for_split(values, TRAIN, 3)
+    target = torch.tensor(labels)
+    torch.manual_seed(0)
+    logits = torch.randn(*target.shape, 3, requires_grad=True)
+    student = torch.randn(*target.shape, 3, requires_grad=True)
+    there = torch.rand(target.shape) < 0.5
+    batch = Batch({}, {}, torch.ones_like(there), target, target[:, 0], target[:, 0], target)
+    terms = trainer.loss_terms(Output(logits, {"s": Auxiliary(student, 0.5, there)}), batch, criterion, 0.5)
+    terms["total"].backward()  # type: ignore[no-untyped-call]
+    for given_logits, term, counted in (
+        (logits, terms["task"], target != NO_LABEL),
+        (student, terms["task_s"], (target != NO_LABEL) & there),
+    ):
+        assert given_logits.grad is not None
+        assert torch.isfinite(given_logits.grad).all()
+        assert (given_logits.grad[~counted] == 0).all()
+        # What is not counted does not even change the mean: it is that of the labelled ones alone.
+        rows = given_logits.detach()[counted]
+        assert term.item() == (criterion(rows[None], target[counted][None]).item() if len(rows) else 0.0)
+
+
+def hiding(split: Split, share: float, dialogues: int = 0) -> Split:
+    """The same split with fewer labels: none in the first dialogues, and a share of the others gone."""
+    assert split.labels is not None
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.rand(split.utterance_count, generator=generator) < share
+    hidden[: int(split.offsets[dialogues])] = True
+    return replace(split, labels=split.labels.masked_fill(hidden, NO_LABEL))
+
+
+@pytest.mark.parametrize("weights", ["none", "inverse"])
+def test_it_trains_where_most_utterances_are_context_only(weights: str) -> None:
+    train = hiding(TRAIN, 0.5, dialogues=17)  # whole batches of one dialogue have no label
+    trained = make(epochs=4, batch_size=1, class_weights=weights).fit(train, DEV, score_dev)
+    for epoch in trained.curve:
+        assert all(np.isfinite(value) for value in epoch.train.values())
+    assert all(torch.isfinite(value).all() for value in trained.model.state_dict().values())
+    assert trained.dev.weighted_f1 > 0.4
+
+
+def test_class_weights_count_labelled_utterances_alone() -> None:
+    values = TrainerSettings(class_weights="inverse")
+    poor = hiding(TRAIN, 0.4)
+    assert poor.labels is not None
+    kept = poor.labels[poor.labels != NO_LABEL]
+    weights = trainer.Criterion.for_split(values, poor, 3).weights
+    assert weights is not None
+    counts = torch.bincount(kept, minlength=3)
+    torch.testing.assert_close(weights[0] / weights[2], counts[2] / counts[0])
+    assert weights[kept].mean().item() == pytest.approx(1, abs=1e-6)
+
+
+def test_a_train_split_without_labels_is_refused() -> None:
+    for mute in (hiding(TRAIN, 1.0), replace(TRAIN, labels=None)):
+        with pytest.raises(RequestError, match="no utterance of the split train has a label"):
+            make().fit(mute, DEV, score_dev)
+
+
+@pytest.mark.parametrize("name", ["majority", "logistic"])
+@given(st.integers(0, 100), st.integers(0, 3), st.integers(0, 4))
+@settings(deadline=None, max_examples=6)
+def test_context_without_labels_changes_no_score_of_a_model_without_context(
+    name: str, seed: int, utterances: int, dialogues: int
+) -> None:
+    model = registry.load_model(name)
+
+    def trained(train: Split) -> Model:
+        fitted = model.model_class(SPEC, model.settings({}))
+        assert isinstance(fitted, FittedModel)
+        fitted.fit(train.in_order(8))
+        return fitted
+
+    def scored(fitted: Model, dev: Split) -> Scores:
+        names = [f"u{index}" for index in range(dev.utterance_count)]
+        owner = np.repeat(np.arange(dev.dialogue_count), dev.lengths.numpy())
+        identifiers = (names, [f"d{number}" for number in owner])
+        return score(runner.predictions_of(dev, identifiers, CLASSES, trainer.log_probabilities(fitted, dev)))
+
+    before, after = (
+        scored(trained(TRAIN), with_context(DEV, seed, *counts)) for counts in ((0, 0), (utterances, dialogues))
+    )
+    assert after.confusion == before.confusion
+    assert after.model_copy(update={"calibration_error": 0.0}) == before.model_copy(update={"calibration_error": 0.0})
+    assert after.calibration_error == pytest.approx(before.calibration_error, abs=1e-2)
+    # Nor does it change what is learned.
+    own, more = trained(TRAIN).state_dict(), trained(with_context(TRAIN, seed, utterances, dialogues)).state_dict()
+    for value, other in zip(own.values(), more.values(), strict=True):
+        torch.testing.assert_close(other, value, rtol=1e-4, atol=1e-5)
+
+
+def with_context(split: Split, seed: int, utterances: int, dialogues: int) -> Split:
+    """The same split with utterances without label at the end of each dialogue, and dialogues of such alone."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = [int(length) for length in split.lengths]
+    pieces = [torch.arange(a, b) for a, b in zip(split.offsets[:-1].tolist(), split.offsets[1:].tolist(), strict=True)]
+    rows = [torch.cat([piece, torch.full((utterances,), -1)]) for piece in pieces]
+    rows += [torch.full((2,), -1)] * dialogues
+    old = torch.cat(rows)
+    added = old < 0
+    assert split.labels is not None
+
+    def mixed(values: Tensor) -> Tensor:
+        noise = torch.randn(len(old), *values.shape[1:], generator=generator).to(values.dtype)
+        return torch.where(added.view(-1, *[1] * (values.ndim - 1)), noise, values[old])
+
+    new_lengths = [length + utterances for length in lengths] + [2] * dialogues
+    return Split(
+        split.name,
+        {name: mixed(values) for name, values in split.features.items()},
+        {name: values[old] | added for name, values in split.present.items()},
+        split.speakers[old].masked_fill(added, 0),
+        torch.tensor([0, *np.cumsum(new_lengths).tolist()]),
+        split.labels[old].masked_fill(added, NO_LABEL),
+    )
 
 
 def test_inverse_weights_have_mean_one_over_the_train_split() -> None:

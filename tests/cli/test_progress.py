@@ -11,7 +11,7 @@ from rich.console import Console
 from mer_bench import runner
 from mer_bench.cli.console import Screen
 from mer_bench.cli.progress import ProgressListener
-from mer_bench.records import Epoch
+from mer_bench.records import Epoch, Selection
 from mer_bench.runner import Plan, RunRequest
 
 
@@ -72,6 +72,44 @@ def test_a_second_run_is_timed_by_itself(plan: Plan, clock: list[float], capsys:
             clock[0] += 500
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     assert lines[0] == lines[1]
+
+
+def chosen(number: int) -> Selection:
+    return Selection(rule="best dev", metric="weighted_f1", epoch=number, score=0.5, ended="patience")
+
+
+def test_lines_say_which_fold_they_are_of(plan: Plan, clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    with ProgressListener(Screen()) as listener:
+        listener.run_started(plan)
+        for fold in (1, 2):
+            listener.fold_started(fold, 5)
+            clock[0] += 3
+            listener.epoch_ended(epoch(1, 0.5), 1, 0.5, 40, 10)
+            listener.fold_ended(fold, 5, chosen(1))
+        listener.run_started(plan)  # a next run begins without a fold
+        clock[0] += 3
+        listener.epoch_ended(epoch(1, 0.5), 1, 0.5, 40, 10)
+    lines = capsys.readouterr().out.splitlines()
+    told = "epoch 1/40: loss 1.2500, dev weighted F1 50.00, best 50.00 in epoch 1, stops after 10 more without a better"
+    assert lines[2:6] == [
+        f"fold 1/5, {told} one, at most 1:57 left in this fold",
+        "fold 1/5, epoch 1 chosen on dev (no better epoch came)",
+        f"fold 2/5, {told} one, at most 1:57 left in this fold",
+        "fold 2/5, epoch 1 chosen on dev (no better epoch came)",
+    ]
+    assert lines[-1] == f"{told} one, at most 1:57 left"
+
+
+def test_a_bar_says_which_fold_it_is_of(plan: Plan, clock: list[float]) -> None:
+    drawn = io.StringIO()
+    screen = Screen()
+    screen.words = Console(file=drawn, width=120, force_terminal=True, color_system=None)
+    with ProgressListener(screen) as listener:
+        listener.run_started(plan)
+        listener.fold_started(2, 5)
+        listener.epoch_ended(epoch(1, 0.5), 1, 0.5, 40, 10)
+        listener.fold_ended(2, 5, chosen(1))
+    assert "meld-synthetic fold 2/5, epoch 1/40" in drawn.getvalue()
 
 
 def test_a_terminal_gets_a_bar_that_always_ends(plan: Plan, clock: list[float]) -> None:
