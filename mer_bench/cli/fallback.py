@@ -78,7 +78,7 @@ def bring_data(plan: Plan, screen: Screen, require_real: bool) -> StandIn | None
     from mer_bench.data import download
 
     count, size = _extent(plugin.card, features)
-    screen.line(f"nothing of {plan.dataset} is on this machine; fetching {plan.features}: {count} files, {size}")
+    screen.line(f"nothing of {plan.dataset} is on this machine; fetching {plan.features}: {count}, {size}")
     try:
         # Without a terminal the line above is enough.
         with transfer_progress(screen) if screen.is_terminal else nullcontext() as progress:
@@ -113,9 +113,10 @@ def _is_small_published_set(plugin: Plugin[DatasetCard], features: str) -> bool:
     )
 
 
-def _extent(card: DatasetCard, features: str) -> tuple[int, str]:
+def _extent(card: DatasetCard, features: str) -> tuple[str, str]:
     sources = _sources(card, features)
-    return len(sources), size_text(sum(source.bytes for source in sources))
+    count = f"{len(sources)} file{'s' if len(sources) > 1 else ''}"
+    return count, size_text(sum(source.bytes for source in sources))
 
 
 def _sources(card: DatasetCard, features: str) -> list[Source]:

@@ -408,8 +408,12 @@ def _check_fold(key: StoreKey, card: DatasetCard) -> None:
 
 def _how_to_obtain(plugin: Plugin[DatasetCard], features: str, missing: list[str], root: Path) -> str:
     name = plugin.name
-    fetchable = all(plugin.card.source(source).repository for source in missing)
-    fetch = f", or fetch them with: mer-bench data fetch {name} --features {features}" if fetchable else ""
+    published = [source for source in missing if plugin.card.source(source).repository]
+    fetch = ""
+    if published:
+        what = "them" if published == missing else ", ".join(published)
+        terms = " (it shows the licence that their owner wants accepted)" if plugin.card.terms else ""
+        fetch = f", or fetch {what} with: mer-bench data fetch {name} --features {features}{terms}"
     return (
         f"{name}/{features} needs {', '.join(missing)} in {raw_folder(root, name)}, which "
         f"{'is' if len(missing) == 1 else 'are'} not there. Import what you have with: mer-bench data import {name} "

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 import mer_bench.data
 from mer_bench.cli import app
+from mer_bench.data.download import Fetched
 
 Invoke = Callable[..., Result]
 
@@ -47,12 +48,21 @@ class Downloads:
         self.answer: BaseException | Callable[[Any, str, Path], list[Path]] | None = None
 
     def fetch(
-        self, plugin: Any, features: str, root: Path, *, mirror: str | None = None, progress: Any = None
-    ) -> list[Path]:
+        self,
+        plugin: Any,
+        features: str,
+        root: Path,
+        *,
+        accept_licence: bool = False,
+        mirror: str | None = None,
+        progress: Any = None,
+        confirm: Any = None,
+    ) -> Fetched:
         self.asked.append((plugin.name, features))
         if isinstance(self.answer, BaseException):
             raise self.answer
-        return self.answer(plugin, features, root) if self.answer else []
+        files = self.answer(plugin, features, root) if self.answer else []
+        return Fetched(tuple(files), tuple(file.name for file in files), ())
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -127,20 +126,8 @@ def test_the_features_may_be_named_in_either_way(invoke: Invoke, downloads: Down
         ["meld", "--features", "meld/mmgcn"],
         ["meld/mmgcn", "--features", "mmgcn"],
     ):
-        assert invoke("data", "fetch", *words).exit_code == 0
+        assert invoke("data", "fetch", *words, "--no-prepare").exit_code == 0
     assert [features for _, features in downloads.asked] == ["transcripts", *["mmgcn"] * 4]
-
-
-def test_fetch_tells_each_file_and_where_they_are(invoke: Invoke, downloads: Downloads, tmp_path: Path) -> None:
-    def bring(plugin: Any, features: str, root: Path) -> list[Path]:
-        return [root / "raw" / "meld" / name for name in ("a.csv", "b.csv")]
-
-    downloads.answer = bring
-    result = invoke("data", "fetch", "meld")
-    assert result.stdout == f"meld/transcripts: 2 files in {tmp_path}/data/raw/meld, each as published\n"
-    assert json.loads(invoke("data", "fetch", "meld", "--json").stdout)["files"] == [
-        f"{tmp_path}/data/raw/meld/{name}" for name in ("a.csv", "b.csv")
-    ]
 
 
 @pytest.mark.parametrize(

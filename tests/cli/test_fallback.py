@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mer_bench import registry, runner
+from mer_bench.cli.data.fetching import LARGE_BYTES
 from mer_bench.errors import DataError, MissingDataError, UnreachableError
 from mer_bench.records import read_record
+from tests.conftest import ShelfWriter
+from tests.servers import ranges
 
 from .conftest import Downloads, Invoke
+from .talk import add_talk, publish_talk
 
 MELD = ("run", "--model", "majority", "--dataset", "meld")
 
@@ -183,6 +191,56 @@ def test_fetched_data_are_run_on(
     result = invoke(*MELD)
     assert [request.dataset for request in asked] == ["meld"]
     assert "out of reach" not in result.output
+
+
+class TestForReal:
+    """`mer-bench run` as a process of its own, with a mirror on a loopback port."""
+
+    def run(self, shelves: ShelfWriter, folder: Path, mirror: str, dataset: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(shelves.folder), "MER_BENCH_DATA": str(folder / "data")}
+        environment |= {"MER_BENCH_MIRROR": mirror, "MER_BENCH_REQUIRE_REAL": "1"}
+        words = ["run", "--model", "majority", "--dataset", dataset, "--out", str(folder / "runs")]
+        command = [sys.executable, "-c", "from mer_bench.cli import main; main()", *words]
+        return subprocess.run(
+            command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    def test_with_nothing_on_disk_it_fetches_with_one_line(self, shelves: ShelfWriter, tmp_path: Path) -> None:
+        add_talk(shelves)
+        with ranges(publish_talk(tmp_path / "published")) as (address, asked):
+            done = self.run(shelves, tmp_path, address, "backed")
+            assert done.returncode == 0, done.stderr
+            assert asked == [("GET", "")]
+            lines = done.stdout.splitlines()
+            assert lines[0] == "nothing of backed is on this machine; fetching backed/words: 1 file, 22 bytes"
+            assert [line for line in lines if "fetch" in line] == lines[:1]
+        (file,) = (tmp_path / "runs").rglob("*.json")
+        assert (read_record(file).dataset, read_record(file).synthetic) == ("backed", False)
+
+    def test_nothing_under_a_licence_is_fetched_by_a_run(self, shelves: ShelfWriter, tmp_path: Path) -> None:
+        add_talk(shelves)
+        with ranges(publish_talk(tmp_path / "published")) as (address, asked):
+            done = self.run(shelves, tmp_path, address, "guarded")
+        assert done.returncode == 2
+        assert "mer-bench data fetch guarded --features words (it shows the licence" in done.stderr
+        assert "stand in" not in done.stderr
+        assert asked == []
+
+
+@pytest.mark.parametrize("change", [{"bytes": 0}, {"bytes": LARGE_BYTES + 1}], ids=str)
+def test_what_is_large_is_not_fetched_unasked(
+    invoke: Invoke, root: Path, offline: Downloads, monkeypatch: pytest.MonkeyPatch, change: dict[str, int]
+) -> None:
+    meld = registry.datasets().find("meld")
+    first, *others = meld.card.sources
+    card = meld.card.model_copy(update={"sources": (first.model_copy(update=change), *others)})
+    shelf = registry.datasets()
+    changed = replace(shelf, plugins={**shelf.plugins, "meld": replace(meld, card=card)})
+    monkeypatch.setattr(registry, "datasets", lambda *_: changed)
+    result = invoke(*MELD)
+    assert result.exit_code == 2
+    assert "mer-bench data fetch meld" in result.stderr
+    assert offline.asked == []
 
 
 def test_no_other_command_falls_back(invoke: Invoke, root: Path, offline: Downloads) -> None:

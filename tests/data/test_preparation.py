@@ -268,7 +268,7 @@ def test_prepare_without_sources_says_how_to_obtain_them(plugin: Plugin[DatasetC
         prepare(KEY, root)
     with pytest.raises(MissingDataError, match="data import small-talk --from FOLDER") as caught:
         prepare(resolve("small-talk", "extra"), root)
-    assert "fetch" not in str(caught.value)  # own.csv is published nowhere
+    assert "or fetch talk.csv, extra.csv with:" in str(caught.value)  # own.csv is published nowhere
 
 
 def test_prepare_refuses_a_source_that_is_not_the_published_one(ready: Path) -> None:
