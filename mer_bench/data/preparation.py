@@ -383,13 +383,26 @@ def status(root: Path, verify: bool = False) -> list[DatasetStatus]:
     return found
 
 
+def prepared_stores(root: Path, dataset: str, features: str | None = None) -> list[StoreKey]:
+    """The stores that stand on disk of a dataset, or of one of its feature sets; whole ones or not."""
+    base = root / "prepared" / dataset
+    found = []
+    names = [features] if features else sorted(place.name for place in base.glob("*") if place.is_dir())
+    for name in names:
+        for place in sorted([*(base / name).glob("*/*"), *(base / name).glob("*/*/fold*")]):
+            if place.name.startswith(".") or not place.is_dir() or any(place.glob("fold*/manifest.json")):
+                continue
+            labels, protocol, *folds = place.relative_to(base / name).parts
+            number = folds[0].removeprefix("fold") if folds else ""
+            key = StoreKey(dataset, name, labels, protocol, int(number) if number.isdecimal() else None)
+            if store_folder(root, key) == place:
+                found.append(key)
+    return found
+
+
 def _stores(root: Path, dataset: str, features: str, verify: bool) -> Iterable[StoreStatus]:
-    base = root / "prepared" / dataset / features
-    for place in sorted([*base.glob("*/*"), *base.glob("*/*/fold*")]):
-        if place.name.startswith(".") or not place.is_dir() or any(place.glob("fold*/manifest.json")):
-            continue
-        labels, protocol, *folds = place.relative_to(base).parts
-        fold = int(folds[0].removeprefix("fold")) if folds and folds[0].removeprefix("fold").isdecimal() else None
+    for key in prepared_stores(root, dataset, features):
+        place = store_folder(root, key)
         problem = None
         try:
             store = open_store(place)
@@ -398,7 +411,7 @@ def _stores(root: Path, dataset: str, features: str, verify: bool) -> Iterable[S
         except (DataError, MissingDataError) as error:
             problem = str(error)
         size = sum(file.stat().st_size for file in place.iterdir() if file.is_file())
-        yield StoreStatus(StoreKey(dataset, features, labels, protocol, fold), place, size, problem)
+        yield StoreStatus(key, place, size, problem)
 
 
 def _check_fold(key: StoreKey, card: DatasetCard) -> None:

@@ -232,7 +232,7 @@ class Store:
         for modality in wanted:
             if modality not in self.widths:
                 raise UnknownNameError(f"modality of {self.manifest.key}", modality, self.widths)
-        dialogues, utterances = self._rows(name)
+        dialogues, utterances = self.rows(name)
         if dialogues.start == dialogues.stop:
             raise DataError(f"the store {self.folder} has no dialogues in its {name} split.")
         offsets = np.concatenate([[0], np.cumsum(self.lengths(name))])
@@ -255,7 +255,7 @@ class Store:
         Raises:
             UnknownNameError: For a split that does not exist.
         """
-        dialogues, utterances = self._rows(name)
+        dialogues, utterances = self.rows(name)
         ids = list(map(bytes.decode, self.arrays["utterance_ids"][utterances].tolist()))
         names = map(bytes.decode, self.arrays["dialogue_ids"][dialogues].tolist())
         lengths = self.lengths(name).tolist()
@@ -267,7 +267,7 @@ class Store:
         Raises:
             UnknownNameError: For a split that does not exist. DataError: If the offsets are damaged.
         """
-        dialogues, _ = self._rows(name)
+        dialogues, _ = self.rows(name)
         offsets = self.arrays["offsets"][dialogues.start : dialogues.stop + 1]
         # The borders of the splits are right, so what rises stays within them. Compared, since differences overflow.
         if (offsets[1:] <= offsets[:-1]).any():
@@ -281,7 +281,7 @@ class Store:
         Raises:
             UnknownNameError: For a split that does not exist. DataError: If the texts are damaged.
         """
-        _, utterances = self._rows(name)
+        _, utterances = self.rows(name)
         if not self.manifest.has_texts:
             return None
         offsets = self.arrays["text_offsets"][utterances.start : utterances.stop + 1]
@@ -306,7 +306,7 @@ class Store:
         Raises:
             UnknownNameError: For a split that does not exist.
         """
-        dialogues, _ = self._rows(name)
+        dialogues, _ = self.rows(name)
         return {subset: self.arrays[f"subset.{subset}"][dialogues] for subset in self.manifest.subsets}
 
     def subsets_of_utterances(self, name: str) -> dict[str, NDArray[np.bool_]]:
@@ -362,8 +362,12 @@ class Store:
         ):
             raise DataError(f"{self.folder / MANIFEST} was changed after it was written. {_again(self.manifest.key)}")
 
-    def _rows(self, name: str) -> tuple[slice, slice]:
-        """The dialogues of a split, and their utterances."""
+    def rows(self, name: str) -> tuple[slice, slice]:
+        """Where the dialogues of a split stand in the arrays, and where their utterances.
+
+        Raises:
+            UnknownNameError: For a split that does not exist.
+        """
         if name not in SPLITS:
             raise UnknownNameError("split", name, SPLITS)
         before = SPLITS[: SPLITS.index(name)]
@@ -846,7 +850,7 @@ def _check_offsets(store: Store) -> None:
     """The offsets at the borders of the splits must be those that the counts demand; so much is flat to check."""
     offsets = store.arrays["offsets"]
     for split in SPLITS:
-        dialogues, utterances = store._rows(split)
+        dialogues, utterances = store.rows(split)
         if offsets[dialogues.start] != utterances.start or offsets[dialogues.stop] != utterances.stop:
             raise DataError(
                 f"{store.folder / 'offsets.npy'} does not agree with the manifest's counts of the {split} split. "

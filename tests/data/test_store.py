@@ -29,6 +29,7 @@ from mer_bench.data import store as store_module
 from mer_bench.data.store import (
     SPLITS,
     Manifest,
+    SplitCounts,
     Store,
     StoreContent,
     StoredFile,
@@ -80,8 +81,9 @@ SHAPE_OF_TEN = Manifest(
     classes=CLASSES,
     widths={"text": 1},
     counts={
-        name: {"dialogues": count, "utterances": count, "labelled": 0}  # type: ignore[misc]
-        for name, count in (("train", 4), ("dev", 2), ("test", 4))
+        "train": SplitCounts(dialogues=4, utterances=4, labelled=0),
+        "dev": SplitCounts(dialogues=2, utterances=2, labelled=0),
+        "test": SplitCounts(dialogues=4, utterances=4, labelled=0),
     },
     class_histogram={},
     speakers=1,
@@ -139,13 +141,13 @@ def test_what_is_written_is_read(content: StoreContent) -> None:
             here = content.splits == index
             assert list(store.subsets(split_name)) == list(content.subsets)
             by_utterance = store.subsets_of_utterances(split_name)
-            for subset, chosen in content.subsets.items():
-                assert store.subsets(split_name)[subset].tolist() == chosen[here].tolist()
-                in_subset = chosen[owner[rows]]
-                assert by_utterance[subset].tolist() == in_subset.tolist()
-                part = store.manifest.subsets[subset][split_name]
-                assert (part.dialogues, part.utterances) == (chosen[here].sum(), in_subset.sum())
-                assert part.labelled == (content.labels[rows][in_subset] >= 0).sum()
+            for part, chosen in content.subsets.items():
+                assert store.subsets(split_name)[part].tolist() == chosen[here].tolist()
+                in_part = chosen[owner[rows]]
+                assert by_utterance[part].tolist() == in_part.tolist()
+                told = store.manifest.subsets[part][split_name]
+                assert (told.dialogues, told.utterances) == (chosen[here].sum(), in_part.sum())
+                assert told.labelled == (content.labels[rows][in_part] >= 0).sum()
         assert store.measure_overlap() == store.manifest.overlap
         assert (store.manifest.overlap is None) == (content.texts is None)
         pipeline = store.pipeline()

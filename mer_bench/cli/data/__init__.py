@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from mer_bench.cli.commands import Commands, help_when_alone
+from mer_bench.cli.data.exporting import export_data
 from mer_bench.cli.data.fetching import fetch_data
 from mer_bench.cli.data.importing import import_data
 from mer_bench.cli.data.preparing import prepare_data
@@ -17,3 +18,4 @@ commands.command("fetch")(fetch_data)
 commands.command("prepare")(prepare_data)
 commands.command("status")(show_status)
 commands.command("verify")(verify_data)
+commands.command("export")(export_data)
