@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,7 +160,7 @@ def read_rows(file: Path, columns: Sequence[str], encoding: str = "utf-8") -> Ta
 
 def _parsed(file: Path, encoding: str) -> tuple[list[list[str]], list[int]]:
     """Every line of a csv file that has something on it, and where it begins."""
-    text = _decoded(file, encoding)
+    text = read_text(file, encoding, _column_at)
     if not text.strip():
         raise DataError(f"{file} is empty.")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -199,7 +199,16 @@ def check_counts(file: Path, found: Mapping[str, int], published: Mapping[str, i
             )
 
 
-def _decoded(file: Path, encoding: str) -> str:
+def read_text(file: Path, encoding: str = "utf-8", place_in: Callable[[str], str] = lambda before: "") -> str:
+    """A text file in full, without the mark that some programs write at its beginning.
+
+    Args:
+        place_in: Says in words where in its line a text breaks off: `, column Utterance`.
+
+    Raises:
+        MissingDataError: If the file is not there.
+        DataError: If it is wrongly encoded or holds a NUL character; names the line.
+    """
     try:
         content = file.read_bytes()
     except FileNotFoundError:
@@ -212,14 +221,14 @@ def _decoded(file: Path, encoding: str) -> str:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        column = _column_at(content[: error.start].decode(encoding, errors="replace"))
+        column = place_in(content[: error.start].decode(encoding, errors="replace"))
         raise DataError(
             f"{file}, line {line}{column}: the byte 0x{content[error.start]:02x} is not {encoding.upper()}. "
             "The file may have been saved in another encoding; obtain it again."
         ) from None
     if "\0" in text:
         before = text[: text.index("\0")]
-        raise DataError(f"{file}, line {before.count(chr(10)) + 1}{_column_at(before)}: there is a NUL character.")
+        raise DataError(f"{file}, line {before.count(chr(10)) + 1}{place_in(before)}: there is a NUL character.")
     return text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")
 
 
