@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
@@ -19,7 +19,11 @@ from mer_bench.config import Field, Settings, TrainerSettings, Tune
 from mer_bench.data.batches import NO_LABEL, Batch, Split
 from mer_bench.data.preparation import PreparationRequest
 from mer_bench.data.store import StoreContent
+from mer_bench.errors import PluginError
 from mer_bench.registry import load_model
+
+if TYPE_CHECKING:
+    from mer_bench.data.corpus import Corpus
 
 __all__ = [
     "NO_LABEL",
@@ -185,3 +189,22 @@ class Dataset(ABC):
         Raises:
             DataError: Names file, line and column. Returns where it finds no fault.
         """
+
+    def release_corpus(self, request: PreparationRequest) -> Corpus:
+        """The corpus of a feature set that is a community release; what `data import --from FILE` checks.
+
+        Raises:
+            DataError: If a file is damaged, of another layout, or not of the published counts.
+        """
+        raise PluginError(f"{type(self).__module__} reads no community release.")
+
+    def annotation(self, labels: str, raw: Path) -> Corpus | None:
+        """The published annotation, with which a community release is compared; None where it is not on this machine.
+
+        Args:
+            raw: The folder of the dataset's raw files, some of which may be there.
+
+        Raises:
+            DataError: If a file of it is damaged.
+        """
+        return None

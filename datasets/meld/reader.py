@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mer_bench.api import Dataset, DatasetCard, PreparationRequest, SplitName, StoreContent
+from mer_bench.data import community
 from mer_bench.data.corpus import Corpus, Measurements, make_store
 from mer_bench.data.store import SPLITS
 from mer_bench.data.tables import check_counts, read_table
@@ -74,11 +75,8 @@ class Meld(Dataset):
     """The MELD corpus."""
 
     def prepare(self, request: PreparationRequest) -> StoreContent:
-        if request.features == "mmgcn":
-            from .mmgcn import prepare_mmgcn
-
-            content: StoreContent = prepare_mmgcn(self.card, request)
-            return content
+        if community.is_release("meld", request.features):
+            return make_store(self.release_corpus(request), self.card, request)
         return make_store(read_corpus(self.card, request), self.card, request)
 
     def examine(self, source: str, file: Path) -> None:
@@ -87,6 +85,15 @@ class Meld(Dataset):
                 read_transcripts(file, split, self.card)
             elif source == prosody_file(split):
                 _read_clips(file)
+
+    def release_corpus(self, request: PreparationRequest) -> Corpus:
+        return community.corpus_of("meld", self.card, request)
+
+    def annotation(self, labels: str, raw: Path) -> Corpus | None:
+        files = {split: raw / transcripts_file(split) for split in SPLITS}
+        if not all(file.is_file() for file in files.values()):
+            return None
+        return corpus_of({split: read_transcripts(files[split], split, self.card) for split in SPLITS}, labels)
 
 
 def transcripts_file(split: str) -> str:
@@ -179,14 +186,8 @@ def read_corpus(card: DatasetCard, request: PreparationRequest) -> Corpus:
     splits = {split: read_transcripts(request.files[transcripts_file(split)], split, card) for split in SPLITS}
     prosody = {split: read_prosody(request.files[prosody_file(split)], split, splits[split].keys) for split in SPLITS}
     surplus = {split: prosody[split].surplus_rows for split in SPLITS}
-    return Corpus(
-        dialogue_ids=[f"{split}/dia{dialogue}" for split in SPLITS for dialogue in splits[split].dialogues],
-        lengths=[length for split in SPLITS for length in splits[split].lengths],
-        splits=[number for number, split in enumerate(SPLITS) for _ in splits[split].lengths],
-        utterance_ids=[f"{split}/dia{key[0]}_utt{key[1]}" for split in SPLITS for key in splits[split].keys],
-        speakers=[speaker for split in SPLITS for speaker in splits[split].speakers],
-        labels=[label for split in SPLITS for label in splits[split].labels[request.labels]],
-        texts=[text for split in SPLITS for text in splits[split].texts],
+    return replace(
+        corpus_of(splits, request.labels),
         measurements={
             "audio": Measurements(
                 values=np.concatenate([prosody[split].values for split in SPLITS]),
@@ -196,4 +197,17 @@ def read_corpus(card: DatasetCard, request: PreparationRequest) -> Corpus:
             )
         },
         notes={f"{split}: surplus prosody rows, ignored": count for split, count in surplus.items() if count},
+    )
+
+
+def corpus_of(splits: Mapping[SplitName, Transcripts], labels: str) -> Corpus:
+    """The dialogues of the three splits with one annotation and nothing measured."""
+    return Corpus(
+        dialogue_ids=[f"{split}/dia{dialogue}" for split in SPLITS for dialogue in splits[split].dialogues],
+        lengths=[length for split in SPLITS for length in splits[split].lengths],
+        splits=[number for number, split in enumerate(SPLITS) for _ in splits[split].lengths],
+        utterance_ids=[f"{split}/dia{key[0]}_utt{key[1]}" for split in SPLITS for key in splits[split].keys],
+        speakers=[speaker for split in SPLITS for speaker in splits[split].speakers],
+        labels=[label for split in SPLITS for label in splits[split].labels[labels]],
+        texts=[text for split in SPLITS for text in splits[split].texts],
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import pickle
 import pickletools
-import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,12 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mer_bench_datasets.meld.mmgcn import SOURCE, prepare_mmgcn
+from mer_bench_datasets.meld.reader import Meld
 
 from mer_bench import registry
 from mer_bench.api import DatasetCard, PreparationRequest, StoreContent
 from mer_bench.cards import SplitCount
 from mer_bench.errors import DataError, MissingDataError, SettingError, UnsafePickleError
+
+from ..data.python2 import Python2Pickler
+
+SOURCE = "MELD_features_raw1.pkl"
 
 # Train 0, 1, 3 (2 does not exist, as 60 in the real file), dev 4, test 5 and 6.
 LENGTHS = {0: 3, 1: 1, 3: 2, 4: 2, 5: 4, 6: 1}
@@ -53,50 +56,6 @@ def fields() -> list[Any]:
     ]
 
 
-class Python2Pickler:
-    """Writes what Python 2's cPickle writes in protocol 2: byte strings, and arrays by numpy 1's names."""
-
-    def dumps(self, value: Any) -> bytes:
-        return b"\x80\x02" + self.write(value) + b"."
-
-    def write(self, value: Any) -> bytes:
-        match value:
-            case None:
-                return b"N"
-            case bool():
-                return b"\x88" if value else b"\x89"
-            case int() if 0 <= value < 256:
-                return b"K" + bytes([value])
-            case int():
-                return b"J" + struct.pack("<i", value)
-            case str():
-                return self.string(value.encode("latin-1"))
-            case tuple():
-                return b"(" + b"".join(map(self.write, value)) + b"t"
-            case list():
-                return b"](" + b"".join(map(self.write, value)) + b"e"
-            case dict():
-                return b"}(" + b"".join(self.write(key) + self.write(item) for key, item in value.items()) + b"u"
-            case np.ndarray():
-                return self.array(value)
-        raise AssertionError(type(value))
-
-    def string(self, value: bytes) -> bytes:
-        if len(value) < 256:
-            return b"U" + bytes([len(value)]) + value  # SHORT_BINSTRING
-        return b"T" + struct.pack("<i", len(value)) + value  # BINSTRING
-
-    def array(self, value: np.ndarray[Any, Any]) -> bytes:
-        kind = str(value.dtype.str[1:]).encode()
-        return (
-            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R"
-            b"(K\x01" + self.write(value.shape) + b"cnumpy\ndtype\nU" + bytes([len(kind)]) + kind + b"K\x00K\x01\x87R"
-            b"(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
-            + self.string(bytes(value.tobytes()))
-            + b"tb"
-        )
-
-
 WRITERS: dict[str, Callable[[Any], bytes]] = {
     "python 2": Python2Pickler().dumps,
     **{f"protocol {protocol}": partial(pickle.dumps, protocol=protocol) for protocol in range(6)},
@@ -112,7 +71,7 @@ def card() -> DatasetCard:
 def prepare(card: DatasetCard, folder: Path, data: bytes, labels: str = "emotion") -> StoreContent:
     file = folder / SOURCE
     file.write_bytes(data)
-    made: StoreContent = prepare_mmgcn(card, PreparationRequest("mmgcn", labels, "official", None, {SOURCE: file}))
+    made: StoreContent = Meld(card).prepare(PreparationRequest("mmgcn", labels, "official", None, {SOURCE: file}))
     return made
 
 
@@ -212,7 +171,7 @@ class TestRefused:
             ({"a": 1}, "one list of 10 fields.*dict of 1"),
             ([1, 2], "one list of 10 fields.*list of 2 fields; 0: int; 1: int"),
             (fields()[:9], r"9 fields; .*3: dict of 6 of list of 3 vectors of width 600; .*8: list of 2 numbers"),
-            (replaced(2, [1, 2]), r"field 2 \(emotions\) should be a dict"),
+            (replaced(2, [1, 2]), r"field 2 \(emotion\) should be a dict"),
             (replaced(6, {}), r"field 6 \(sentences\)"),
             (replaced(3, fields()[4]), r"field 3 \(text\) should hold vectors of width 600.*3: .*width 300"),
             (replaced(5, {number: [[0.0] * 512] * 9 for number in LENGTHS}), r"field 5 \(visual\).*width 512"),
@@ -220,8 +179,8 @@ class TestRefused:
             (replaced(6, {number: [0] * length for number, length in LENGTHS.items()}), "should hold strings"),
             (replaced(6, dict.fromkeys(LENGTHS, "text")), "should have a list for each dialogue"),
             (replaced(4, {number: of for number, of in fields()[4].items() if number != 5}), r"field 4 \(audio\)"),
-            (replaced(7, 3), r"field 7 \(train dialogues\)"),
-            (replaced(8, ["5", "6"]), r"field 8 \(test dialogues\)"),
+            (replaced(7, 3), r"field 7 \(train\)"),
+            (replaced(8, ["5", "6"]), r"field 8 \(test\)"),
             ([{str(k): v for k, v in field.items()} for field in fields()[:7]] + fields()[7:], "should be numbered"),
         ],
     )  # fmt: skip
@@ -242,14 +201,16 @@ class TestRefused:
             (lambda f: f[4][3].__setitem__(1, np.zeros(299)), "dialogue 3, turn 1: audio .*width 300"),
             (lambda f: f[4][3].__setitem__(1, ["x"] * 300), "dialogue 3, turn 1: audio .*300 strings"),
             (lambda f: f[4][3].__setitem__(1, [[1.0], [1.0, 2.0]]), "dialogue 3, turn 1: audio .*list of 2"),
-            (lambda f: f[4][3].pop(), "dialogue 3 has 2 emotions and 1 audio"),
-            (lambda f: f[6][3].append("more"), "dialogue 3 has 2 emotions and 3 sentences"),
+            (lambda f: f[4][3].pop(), "dialogue 3 has 2 labels .* and 1 audio"),
+            (lambda f: f[6][3].append("more"), "dialogue 3 has 2 labels .* and 3 sentences"),
             (lambda f: [f[place][0].pop() for place in range(7)], "5 train utterances, but .* holds 6"),
-            (lambda f: [f[place].pop(3) for place in range(7)], "5 dialogues, but .* holds 6"),
-            (lambda f: f[8].append(4), "test dialogues .* lists 3, and dialogue 4 is one of them"),
+            (lambda f: ([f[place].pop(3) for place in range(7)], f[7].remove(3)), "5 dialogues, but .* holds 6"),
+            (lambda f: f[8].append(4), "dialogue 4 is listed in train and in test"),
+            (lambda f: f[8].append(f[7].pop()), "test dialogues .* lists 3, and dialogue 4 is one of them"),
+            (lambda f: [f[place].pop(3) for place in range(7)], "dialogue 3 is listed, but"),
             (lambda f: f[8].pop(), "lists 1, and dialogue 6 is not among them"),
             (lambda f: f[8].append(5), "holds a dialogue twice"),
-            (lambda f: f[7].append(5), "train dialogues should be the 3 .* lists 5"),
+            (lambda f: f[7].append(5), "dialogue 5 is listed in train and in test"),
             (lambda f: f[7].pop(0), "train dialogues should be the 3"),
         ],
     )
@@ -277,12 +238,12 @@ class TestRefused:
     def test_a_file_that_is_gone(self, card: DatasetCard, tmp_path: Path) -> None:
         request = PreparationRequest("mmgcn", "emotion", "official", None, {SOURCE: tmp_path / SOURCE})
         with pytest.raises(MissingDataError):
-            prepare_mmgcn(card, request)
+            Meld(card).prepare(request)
 
 
 def test_the_plugin_uses_it(tmp_path: Path) -> None:
     file = tmp_path / SOURCE
     file.write_bytes(pickle.dumps([1]))
     request = PreparationRequest("mmgcn", "emotion", "official", None, {SOURCE: file})
-    with pytest.raises(DataError, match="layout of the MMGCN release"):
+    with pytest.raises(DataError, match="layout mmgcn-meld"):
         registry.load_dataset("meld").prepare(request)
