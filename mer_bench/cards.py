@@ -216,6 +216,7 @@ class FeatureSet(CardPart):
         text: Encoders of the texts (`tfidf`, `vectors`, ...) whose features stand side by side as the modality
             `text`; empty where that comes as numbers, or not at all.
         needs: Options of `data prepare` without which it cannot be made: `vectors`.
+        takes: Further options that it can do without.
         label_supervised: True when train labels shaped the features.
         caveats: What a reader of a table must know.
     """
@@ -227,6 +228,7 @@ class FeatureSet(CardPart):
     sources: tuple[str, ...] = ()
     text: tuple[Identifier, ...] = ()
     needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
     label_supervised: bool = False
     caveats: tuple[str, ...] = ()
 
@@ -291,6 +293,11 @@ class DatasetCard(CardPart):
     def source(self, name: str) -> Source:
         """The source of that name; the card's own check guarantees those that feature sets name."""
         return next(source for source in self.sources if source.name == name)
+
+
+def option_shown(option: str) -> str:
+    """An option of `data prepare` as it is written on a command line: `--vectors FILE`."""
+    return f"--{option} {'MODEL' if option == 'transformer' else 'FILE'}"
 
 
 CardType = TypeVar("CardType", bound=CardPart)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from mer_bench import registry
-from mer_bench.cards import DatasetCard, ModelCard, Paper
+from mer_bench.cards import DatasetCard, ModelCard, Paper, option_shown
 from mer_bench.cli.console import Column, Screen, size_text
 from mer_bench.cli.listing import width_text
 from mer_bench.cli.names import find_plugin, split_dataset
@@ -274,7 +274,8 @@ def _show_features(screen: Screen, plugin: Plugin[DatasetCard], key: str) -> Non
             ("widths", ", ".join(f"{each} {width_text(width)}" for each, width in features.widths.items())),
             ("used by default", ", ".join(usual)),
             ("train labels shaped it", "yes" if features.label_supervised else "no"),
-            *([("needs", ", ".join(f"--{need} FILE" for need in features.needs))] if features.needs else []),
+            *([("needs", ", ".join(map(option_shown, features.needs)))] if features.needs else []),
+            *([("takes", ", ".join(map(option_shown, features.takes)))] if features.takes else []),
             *[("beware", caveat) for caveat in features.caveats],
         ]
     )

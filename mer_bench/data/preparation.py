@@ -10,7 +10,7 @@ from typing import Any
 
 from mer_bench import registry
 from mer_bench.atomic import copy_atomically, storage_errors, write_atomically
-from mer_bench.cards import DatasetCard, Source
+from mer_bench.cards import DatasetCard, Source, option_shown
 from mer_bench.data.files import check_pin, difference_from_pin, sha256_of, sha256_of_file
 from mer_bench.data.store import Store, open_store, write_store
 from mer_bench.errors import DataError, MissingDataError, SettingError, UnknownNameError
@@ -26,7 +26,7 @@ class PreparationRequest:
         features, labels, protocol: Ids without the dataset's name: `transcripts`, `emotion`, `official`.
         fold: Number of the fold from 1, or None under a protocol with one fixed split.
         files: Where each raw source of the feature set lies, by the source's name.
-        options: What the user gave to `data prepare`: `{"vectors": Path(...)}`.
+        options: What the user gave to `data prepare`: `{"vectors": Path(...)}`, `{"transformer": "NAME"}`.
     """
 
     features: str
@@ -274,7 +274,7 @@ def prepare(key: StoreKey, root: Path, options: Mapping[str, Any] | None = None)
     """Make a store from the raw files, replacing one that may be there.
 
     Args:
-        options: What the feature set needs besides its sources: `{"vectors": Path(...)}`.
+        options: What the feature set needs or takes besides its sources: `{"vectors": Path(...)}`.
 
     Raises:
         MissingDataError: If a source or an option is missing; says how to come by it.
@@ -287,9 +287,10 @@ def prepare(key: StoreKey, root: Path, options: Mapping[str, Any] | None = None)
     given = dict(options or {})
     _check_fold(key, card)
     features = card.feature_sets[key.features]
+    known = (*features.needs, *features.takes)
     for option in given:
-        if option not in features.needs:
-            takes = f"takes {', '.join(features.needs)}" if features.needs else "takes no option"
+        if option not in known:
+            takes = f"takes {', '.join(known)}" if known else "takes no option"
             raise SettingError(f"{key.dataset}/{key.features} {takes}, but '{option}' was given.")
     found, missing = find_sources(plugin, key.features, root)
     if missing:
@@ -297,8 +298,8 @@ def prepare(key: StoreKey, root: Path, options: Mapping[str, Any] | None = None)
     for need in features.needs:
         if given.get(need) is None:
             raise MissingDataError(
-                f"{key.dataset}/{key.features} needs a {need} file. Give it with: mer-bench data prepare {key.dataset} "
-                f"--features {key.features} --{need} FILE"
+                f"{key.dataset}/{key.features} needs the option {need}. Give it with: mer-bench data prepare "
+                f"{key.dataset} --features {key.features} {option_shown(need)}"
             )
     request = PreparationRequest(key.features, key.labels, key.protocol, key.fold, found, given)
     with storage_errors("read the raw files"):
@@ -349,7 +350,7 @@ def open_or_prepare(key: StoreKey, root: Path, on_prepare: Callable[[str], None]
     if missing:
         raise MissingDataError(_how_to_obtain(plugin, key.features, missing, root))
     if needs:
-        options = " ".join(f"--{need} FILE" for need in needs)
+        options = " ".join(option_shown(need) for need in needs)
         raise MissingDataError(
             f"{key.dataset}/{key.features} must be prepared{why or ' first'}: mer-bench data prepare {key.dataset} "
             f"--features {key.features} --labels {key.labels} {options}"

@@ -284,7 +284,7 @@ def test_prepare_refuses_a_source_that_is_not_the_published_one(ready: Path) -> 
 
 def test_options(ready: Path) -> None:
     scaled = resolve("small-talk", "scaled")
-    with pytest.raises(MissingDataError, match=r"needs a factor file. .*--features scaled --factor FILE"):
+    with pytest.raises(MissingDataError, match=r"needs the option factor. .*--features scaled --factor FILE"):
         prepare(scaled, ready)
     with pytest.raises(SettingError, match="small-talk/words takes no option, but 'factor' was given"):
         prepare(KEY, ready, {"factor": 2})

@@ -20,7 +20,13 @@ def prepare_data(
     protocol: ProtocolId = None,
     vectors: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Word vectors, text or npz, where the set needs them.", show_default=False),
+        typer.Option(metavar="FILE", help="Word vectors: text, word2vec or npz; gzip too.", show_default=False),
+    ] = None,
+    transformer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="A transformer: its folder, or NAME[@REVISION] on the hub.", show_default=False
+        ),
     ] = None,
     data_root: DataRoot = None,
     as_json: Json = False,
@@ -34,6 +40,7 @@ def prepare_data(
     Examples:
       mer-bench data prepare meld
       mer-bench data prepare meld/transcripts-vectors --vectors glove.txt
+      mer-bench data prepare meld/transcripts-transformer --transformer roberta-base
     """
     from mer_bench.cli.console import Screen, duration_text
     from mer_bench.data.preparation import prepare, resolve
@@ -44,7 +51,8 @@ def prepare_data(
     key = resolve(plugin.name, chosen, labels, protocol, root=data_root)
     folds = plugin.card.protocols[key.protocol].folds
     keys = [resolve(plugin.name, chosen, labels, protocol, fold, data_root) for fold in range(1, folds + 1)] or [key]
-    options = {} if vectors is None else {"vectors": vectors}
+    given = {"vectors": vectors, "transformer": transformer}
+    options = {option: value for option, value in given.items() if value is not None}
     answers = []
     for each in keys:
         begun = time.monotonic()

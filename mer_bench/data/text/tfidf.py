@@ -33,6 +33,7 @@ from mer_bench.data.text.encoding import (
     mean_and_deviation,
     standardised,
 )
+from mer_bench.data.text.folds import dialogue_folds
 from mer_bench.data.text.style import STYLE_VALUES, style
 from mer_bench.data.text.tokens import normalise, tokens
 from mer_bench.errors import DataError
@@ -276,11 +277,3 @@ def _scores(given: sparse.csr_matrix, weight: NDArray[np.float32], bias: Floats)
     logits = np.asarray(given @ weight.T) + bias
     centred: Floats = logits - logits.mean(axis=1, keepdims=True)
     return centred
-
-
-def dialogue_folds(dialogues: NDArray[np.integer[Any]], folds: int, seed: int) -> NDArray[np.int64]:
-    """Fold of each row; all rows of a dialogue share one."""
-    names, index = np.unique(dialogues, return_inverse=True)
-    shuffled = np.random.default_rng(seed).permutation(len(names))
-    fold: NDArray[np.int64] = (shuffled % folds)[index]
-    return fold
