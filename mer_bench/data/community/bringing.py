@@ -128,7 +128,7 @@ def compare(corpus: Corpus, known: Corpus) -> Agreement:
     Raises:
         DataError: If a dialogue has another number of utterances.
     """
-    from mer_bench.data.text import normalise
+    from mer_bench.data.text.tokens import normalise
 
     starts = _starts(known)
     labels = speakers = texts = utterances = dialogues = 0

@@ -406,8 +406,8 @@ class _Reading:
                 if hot.count(1.0) != 1 or hot.count(0.0) != len(hot) - 1 or len(hot) != width:
                     raise self.fault(
                         "speakers",
-                        f"dialogue {dialogue}, turn {turn}: the speaker should be a one-hot list of width {width}, but is "
-                        f"{str(value)[:60]}.",
+                        f"dialogue {dialogue}, turn {turn}: the speaker should be a one-hot list of width {width}, "
+                        f"but is {str(value)[:60]}.",
                     )
                 found.append(str(hot.index(1.0)))
         return found

@@ -113,7 +113,7 @@ _TALKS = {
         (("Ada", "joy", "It works, it works!"), ("Ben", "neutral", "What does?"), ("Ada", "joy", "The kettle!")),
         (("Ben", "anger", "Who ate my bread again?"), ("Ada", "neutral", "The bread on the table?")),
         (("Cleo", "neutral", "The bus leaves at nine."), ("Ada", "joy", "Lovely, we have time for tea!")),
-        (("Ben", "neutral", "The bread is on the table."), ("Cleo", "anger", "It is hard as a stone!"), ("Ben", None, "Hm.")),
+        (("Ben", "neutral", "The bread is on the table."), ("Cleo", "anger", "It is hard as a stone!"), ("Ben", None, "Hm.")),  # noqa: E501
         (("Ada", "joy", "You came, how lovely!"), ("Cleo", "joy", "I would not miss your tea!")),
         (("Cleo", "anger", "The bus left without us!"), ("Ben", "neutral", "The next one leaves at ten.")),
     ),
