@@ -644,3 +644,33 @@ def test_opening_is_fast_and_flat(folder: Path) -> None:
     small, large = seconds(10), seconds(10_000)
     assert large < 0.05
     assert large < 3 * small + 0.005
+
+
+OPENER = """
+import sys
+from pathlib import Path
+from mer_bench.data.store import open_store
+
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+before = peak()
+store = open_store(Path(sys.argv[1]))
+print(before, peak(), "torch" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak memory of a process is read from /proc")
+def test_opening_takes_next_to_no_memory(folder: Path) -> None:
+    lengths, splits = [10] * 6_000, [0] * 5_998 + [1, 2]
+    texts = ["what is said in it, some words"] * 60_000
+    subsets = {"odd": [index % 2 == 1 for index in range(6_000)]}
+    write_store(folder / "store", make_content(lengths, splits, {"text": 200}, texts=texts, subsets=subsets), KEY, {})
+    answer = subprocess.run(
+        [sys.executable, "-c", OPENER, str(folder / "store")], capture_output=True, check=True, text=True
+    ).stdout.split()
+    before, after = int(answer[0]), int(answer[1])
+    assert after - before < 6_000  # kB, of a store of 50 MB
+    assert after < 200_000
+    assert answer[2] == "False"
