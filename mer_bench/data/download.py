@@ -142,8 +142,13 @@ def _base_address(mirror: str | None) -> str:
     given = mirror or os.environ.get(MIRROR_VARIABLE, "").strip() or HOST
     try:
         parts = urlsplit(given)
-        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-        sound = sound and not parts.query and not parts.fragment and httpx.URL(given)
+        sound = bool(
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and parts.port != 0
+            and not (parts.query or parts.fragment)
+            and httpx.URL(given).host
+        )
     except (ValueError, httpx.InvalidURL):
         sound = False
     if not sound:

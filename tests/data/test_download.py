@@ -834,7 +834,7 @@ class TestRefused:
 
         def limited(path: Path, mode: str = "r", *args: Any, **named: Any) -> Any:
             if path.name.endswith(".partial"):
-                return Full(io.FileIO(path, mode.replace("b", "")))  # type: ignore[arg-type]
+                return Full(io.FileIO(path, mode.replace("b", "")))
             return opened(path, mode, *args, **named)
 
         monkeypatch.setattr(Path, "open", limited)
