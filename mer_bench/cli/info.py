@@ -4,64 +4,146 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import Annotated, Any, Literal, get_args, get_origin
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
 from mer_bench import registry
 from mer_bench.cards import DatasetCard, ModelCard, Paper, option_shown
 from mer_bench.cli.console import Column, Screen, size_text
+from mer_bench.cli.description import description_as_json, show_description
 from mer_bench.cli.listing import width_text
 from mer_bench.cli.names import find_plugin, split_dataset
-from mer_bench.cli.options import DataRoot, Debug, Json
+from mer_bench.cli.options import DataRoot, Debug, Json, LabelsId, ProtocolId
+from mer_bench.cli.pictures import draw_store, picture_file
 from mer_bench.config import Settings, TrainerSettings, Tune, legal_values
-from mer_bench.errors import RequestError
+from mer_bench.errors import MissingDataError, RequestError
+from mer_bench.locations import StoreKey, store_folder
+from mer_bench.locations import data_root as data_root_of
 from mer_bench.registry import Plugin
+
+if TYPE_CHECKING:
+    from mer_bench.data.description import StoreDescription
 
 
 def info(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A model, a dataset, or a feature set as meld/mmgcn.")],
     space: Annotated[bool, typer.Option("--space", help="Only a model's search space.")] = False,
+    labels: LabelsId = None,
+    protocol: ProtocolId = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Fold, where the protocol has some; default: the first.", show_default=False),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also draw what is prepared of a dataset: a .png, .svg or .pdf file, or a folder.",
+            show_default=False,
+        ),
+    ] = None,
     data_root: DataRoot = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Show what a model, a dataset or a feature set is.
 
-    For a model also its settings, with defaults and ranges.
+    For a model also its settings, with defaults and ranges; for a dataset also what of it is prepared here.
 
     \b
     Examples:
       mer-bench info cmath
       mer-bench info cmath --space
-      mer-bench info meld/transcripts
+      mer-bench info meld/transcripts --plot meld.png
     """
     screen = Screen(quiet_output=as_json)
-    if "/" in name:
-        plugin, features = split_dataset(name, data_root)
-        assert features is not None
-        _refuse_space(space, name)
-        if as_json:
-            screen.answer({"id": name, **plugin.card.feature_sets[features].model_dump(mode="json")})
-        else:
-            _show_features(screen, plugin, features)
-        return
-    found = find_plugin(name, data_root)
-    if isinstance(found.card, ModelCard):
-        settings = registry.settings_class(name)
-        if as_json:
-            answer = {"settings": describe(settings), "training": describe(TrainerSettings)}
-            screen.answer({"name": name, **({} if space else found.card.model_dump(mode="json")), "fields": answer})
-        elif space:
-            _show_space(screen, name, settings)
-        else:
-            _show_model(screen, name, found.card, settings, found.distribution)
-        return
-    _refuse_space(space, name)
+    root = data_root_of(data_root)
+    if "/" not in name:
+        found = find_plugin(name, root)
+        if isinstance(found.card, ModelCard):
+            given = {"--labels": labels, "--protocol": protocol, "--fold": fold, "--plot": plot}
+            _refuse_options(given, name)
+            _answer_model(screen, name, found.card, found.distribution, space, as_json)
+            return
+    plugin, features = split_dataset(name, root)
+    if space:
+        raise RequestError(f"--space shows a model's search space, but {name} is no model. See: mer-bench list models")
+    file = None if plot is None else picture_file(plot, name.replace("/", "-"))
+    if not as_json:
+        _show_card(screen, plugin, features)
+    description = _describe(plugin, root, (features, labels, protocol, fold), needed=file is not None)
     if as_json:
-        screen.answer({"name": name, **found.card.model_dump(mode="json")})
-    else:
-        _show_dataset(screen, name, found.card)
+        card = plugin.card if features is None else plugin.card.feature_sets[features]
+        prepared = None if description is None else description_as_json(description)
+        screen.answer(
+            {"name" if features is None else "id": name, **card.model_dump(mode="json"), "prepared": prepared}
+        )
+    elif description is not None:
+        screen.line()
+        show_description(screen, description)
+    if file is not None and description is not None:
+        draw_store(description, plugin.card.title, file)
+        screen.exactly(f"drawn: {file}")
+
+
+def _describe(
+    plugin: Plugin[DatasetCard],
+    root: Path,
+    wanted: tuple[str | None, str | None, str | None, int | None],
+    needed: bool,
+) -> StoreDescription | None:
+    """The first prepared store that fits, in the card's order, in numbers; None where there is none.
+
+    Where nothing is prepared and nothing is asked for, no array library is imported.
+
+    Args:
+        wanted: Feature set, label set, protocol and fold; None is any.
+        needed: Something is to be made of it, so that none is an error.
+
+    Raises:
+        UnknownNameError: For a name that does not exist. MissingDataError: If there is none and one is needed.
+        DataError: If it is damaged.
+    """
+    features, labels, protocol, fold = wanted
+    if (labels, protocol, fold) != (None, None, None):
+        from mer_bench.data.preparation import resolve
+
+        resolve(plugin.name, features, labels, protocol, fold, root)
+        labels = None if labels is None else labels.removeprefix(f"{plugin.name}/")
+        protocol = None if protocol is None else protocol.removeprefix(f"{plugin.name}/")
+    for key in _keys(plugin, (features, labels, protocol, fold)):
+        folder = store_folder(root, key)
+        if folder.is_dir():
+            from mer_bench.data.description import describe_store
+            from mer_bench.data.store import open_store
+
+            return describe_store(open_store(folder))
+    if needed:
+        what = plugin.name if features is None else f"{plugin.name}/{features}"
+        options = f"{f' --labels {labels}' if labels else ''}{f' --protocol {protocol}' if protocol else ''}"
+        raise MissingDataError(
+            f"nothing of {what} that fits is prepared below {root}, so there is nothing to draw. "
+            f"Prepare it with: mer-bench data prepare {what}{options}"
+        )
+    return None
+
+
+def _keys(
+    plugin: Plugin[DatasetCard], wanted: tuple[str | None, str | None, str | None, int | None]
+) -> Iterator[StoreKey]:
+    """Every store that a dataset may have and that fits, in the order of its card."""
+    features, labels, protocol, fold = wanted
+    card = plugin.card
+    for each_features in card.feature_sets if features is None else [features]:
+        for each_labels in card.label_sets if labels is None else [labels]:
+            for each_protocol in card.protocols if protocol is None else [protocol]:
+                count = card.protocols[each_protocol].folds
+                folds: Iterable[int | None] = range(1, count + 1) if count else [None]
+                for each_fold in folds if fold is None else [fold]:
+                    yield StoreKey(plugin.name, each_features, each_labels, each_protocol, each_fold)
 
 
 def describe(settings: type[Settings]) -> dict[str, dict[str, Any]]:
@@ -136,9 +218,28 @@ def space_text(field: Any, tune: Tune) -> str:
     return text + " logarithmic" if tune.log else text
 
 
-def _refuse_space(space: bool, name: str) -> None:
-    if space:
-        raise RequestError(f"--space shows a model's search space, but {name} is no model. See: mer-bench list models")
+def _refuse_options(given: Mapping[str, object], name: str) -> None:
+    for option, value in given.items():
+        if value is not None:
+            raise RequestError(f"{option} is for datasets, but {name} is a model. See: mer-bench list datasets")
+
+
+def _answer_model(screen: Screen, name: str, card: ModelCard, distribution: str, space: bool, as_json: bool) -> None:
+    settings = registry.settings_class(name)
+    if as_json:
+        fields = {"settings": describe(settings), "training": describe(TrainerSettings)}
+        screen.answer({"name": name, **({} if space else card.model_dump(mode="json")), "fields": fields})
+    elif space:
+        _show_space(screen, name, settings)
+    else:
+        _show_model(screen, name, card, settings, distribution)
+
+
+def _show_card(screen: Screen, plugin: Plugin[DatasetCard], features: str | None) -> None:
+    if features is None:
+        _show_dataset(screen, plugin.name, plugin.card)
+    else:
+        _show_features(screen, plugin, features)
 
 
 def _show_model(screen: Screen, name: str, card: ModelCard, settings: type[Settings], distribution: str) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -10,6 +15,7 @@ import pytest
 from mer_bench import registry
 from mer_bench.cli.info import describe, legal_text, meanings, space_text
 from mer_bench.config import Field, Settings, TrainerSettings, Tune
+from mer_bench.data.preparation import open_or_prepare, resolve
 
 from .conftest import Invoke
 
@@ -101,6 +107,12 @@ def test_every_dataset_and_feature_set_is_shown(invoke: Invoke, name: str) -> No
         (["meld-synthetc"], "Did you mean 'meld-synthetic'"),
         (["meld/transcript"], "no feature set is called 'meld/transcript'. Did you mean 'meld/transcripts'"),
         (["mled/transcripts"], "no dataset is called 'mled'. Did you mean 'meld'?"),
+        (["majority", "--plot", "x.png"], "--plot is for datasets, but majority is a model"),
+        (["majority", "--labels", "emotion"], "--labels is for datasets, but majority is a model"),
+        (["meld", "--labels", "emotoin"], "no label set of meld is called 'emotoin'. Did you mean 'emotion'?"),
+        (["meld", "--fold", "2"], "the protocol meld/official has no folds, but fold 2 was asked for"),
+        (["meld/mmgcn", "--plot", "x.png"], "Prepare it with: mer-bench data prepare meld/mmgcn"),
+        (["meld", "--plot", "x.gif"], "a picture ends in .png, .svg or .pdf, but --plot names x.gif"),
         (["meld", "--space"], "--space shows a model's search space, but meld is no model"),
     ],
 )
@@ -108,3 +120,73 @@ def test_a_wrong_name_is_answered_with_the_nearest(invoke: Invoke, words: list[s
     result = invoke("info", *words)
     assert result.exit_code == 2
     assert says in result.stderr
+
+
+def test_what_is_prepared_is_shown_in_numbers(invoke: Invoke, synthetic: Path) -> None:
+    words = ("info", "meld-synthetic", "--data-root", str(synthetic))
+    result = invoke(*words)
+    assert result.exit_code == 0
+    assert "Prepared on this machine: meld-synthetic/default" in result.stdout
+    answer = json.loads(invoke(*words, "--json").stdout)["prepared"]
+    manifest = open_or_prepare(resolve("meld-synthetic"), synthetic).manifest
+    assert (answer["features"], answer["protocol"], answer["fold"]) == ("default", manifest.protocol, None)
+    for split, count in manifest.counts.items():
+        told = answer["splits"][split]
+        assert (told["dialogues"], told["utterances"], told["labelled"]) == tuple(count.model_dump().values())
+        assert {name: each["count"] for name, each in told["labels"].items()} == manifest.class_histogram[split]
+        assert sum(each["share"] for each in told["labels"].values()) == pytest.approx(1)
+        lengths = {int(number): times for number, times in told["lengths"]["counts"].items()}
+        assert sum(lengths.values()) == count.dialogues
+        assert sum(number * times for number, times in lengths.items()) == count.utterances
+        for modality, missing in told["missing"].items():
+            assert missing["count"] == manifest.missing[modality][split]
+            assert f"{100 * missing['share']:.2f}" in result.stdout
+        for name, number in manifest.class_histogram[split].items():
+            row = next(line for line in result.stdout.splitlines() if line.startswith(f"{name} "))
+            assert str(number) in row.split()
+    one = json.loads(invoke("info", "meld-synthetic/default", *words[2:], "--json").stdout)
+    assert one["prepared"] == answer
+
+
+def test_nothing_is_prepared(invoke: Invoke) -> None:
+    assert json.loads(invoke("info", "meld", "--json").stdout)["prepared"] is None
+    assert "Prepared on this machine" not in invoke("info", "meld").stdout
+
+
+def test_a_picture_of_what_is_prepared(invoke: Invoke, synthetic: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    words = ("info", "meld-synthetic/default", "--data-root", str(synthetic), "--plot")
+    result = invoke(*words, str(tmp_path))
+    assert result.exit_code == 0
+    picture = tmp_path / "meld-synthetic-default.png"
+    assert result.stdout.rstrip().endswith(f"drawn: {picture}")
+    again = invoke(*words, str(tmp_path / "again.png"), "--json")
+    assert json.loads(again.stdout)["prepared"]
+    assert "drawn: " in again.stderr
+    assert (tmp_path / "again.png").read_bytes() == picture.read_bytes()
+
+
+def test_a_damaged_store_is_named(invoke: Invoke, synthetic: Path, tmp_path: Path) -> None:
+    shutil.copytree(synthetic, tmp_path / "copy")
+    (manifest,) = (tmp_path / "copy").rglob("manifest.json")
+    manifest.write_text("{}")
+    result = invoke("info", "meld-synthetic", "--data-root", str(tmp_path / "copy"))
+    assert result.exit_code == 2
+    assert str(manifest.parent) in result.stderr.replace("\n", "")
+
+
+def test_without_a_store_no_array_library_is_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; from mer_bench.cli import app\n"
+        "try: app(['info', 'meld'])\n"
+        "finally: print([name for name in ('torch', 'numpy', 'matplotlib', 'sklearn') if name in sys.modules])"
+    )
+    environment = {**os.environ, "MER_BENCH_DATA": str(tmp_path)}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert found.stdout.splitlines()[-1] == "[]"
+    # With a store in view numpy is imported, and no more.
+    open_or_prepare(resolve("meld-synthetic"), tmp_path)
+    code = code.replace("'meld'", "'meld-synthetic'")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert "Prepared on this machine" in found.stdout
+    assert found.stdout.splitlines()[-1] == "['numpy']"
