@@ -6,7 +6,9 @@ import csv
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -249,7 +251,7 @@ def test_the_card_pins_what_the_feature_sets_need() -> None:
 def root(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("meld")
     report = import_files("meld", shared_data / "published", root)
-    assert report.ready == ("transcripts", "transcripts-vectors")
+    assert report.ready[:2] == ("transcripts", "transcripts-vectors")
     return root
 
 
@@ -354,3 +356,42 @@ class TestReal:
         assert store.widths == {"text": 617, "audio": 10}
         assert store.classes == ("neutral", "positive", "negative")
         assert store.manifest.notes["train: share of tokens with a word vector"] == pytest.approx(0.83, abs=0.01)
+
+    def test_what_the_card_says_of_the_files(self, root: Path) -> None:
+        """Each number in the card's traps that a file of the annotation or the prosody tells."""
+        traps = " ".join(meld_card().traps)
+        rows: dict[str, list[dict[str, str]]] = {}
+        for split in SPLITS:
+            with (root / "raw/meld" / transcripts_file(split)).open(encoding="utf-8", newline="") as stream:
+                rows[split] = list(csv.DictReader(stream))
+        assert {int(row["Dialogue_ID"]) for row in rows["train"]} == set(range(1039)) - {60}
+        gaps, backwards = [], 0
+        for split in SPLITS:
+            numbers: dict[str, list[int]] = {}
+            for row in rows[split]:
+                numbers.setdefault(row["Dialogue_ID"], []).append(int(row["Utterance_ID"]))
+            gaps.append(sum(found != list(range(len(found))) for found in numbers.values()))
+            backwards += sum(
+                one["Dialogue_ID"] == two["Dialogue_ID"] and two["StartTime"] < one["StartTime"]
+                for one, two in pairwise(rows[split])
+            )
+        assert f"gaps in {sum(gaps)} dialogues (train {gaps[0]}, dev {gaps[1]}, test {gaps[2]})" in traps
+        assert f"in {backwards} places an utterance begins before" in traps
+        surprise = Counter(row["Sentiment"] for row in rows["train"] if row["Emotion"] == "surprise")
+        assert f"({surprise['negative']} negative, {surprise['positive']} positive in train)" in traps
+        others = {(row["Emotion"], row["Sentiment"]) for split in SPLITS for row in rows[split]}
+        assert len({pair for pair in others if pair[0] != "surprise"}) == 6
+        episodes = {split: {(row["Season"], row["Episode"]) for row in rows[split]} for split in SPLITS}
+        shared = len(episodes["train"] & episodes["test"])
+        assert f"({shared} of the {len(episodes['test'])} of test are in train too)" in traps
+        everybody = sum(row["Speaker"] == "All" for split in SPLITS for row in rows[split])
+        assert f"'All' ({everybody} utterances)" in traps
+        assert len({row["Sr No."] for row in rows["train"]}) < len(rows["train"])
+        blanks = {"avg_pitch": [0, 0, 0], "articulation_rate": [0, 0, 0]}
+        for place, split in enumerate(SPLITS):
+            keys = [(int(row["Dialogue_ID"]), int(row["Utterance_ID"])) for row in rows[split]]
+            prosody = read_prosody(root / "raw/meld" / prosody_file(split), split, keys)
+            for name, found in blanks.items():
+                found[place] = int(np.isnan(prosody.values[prosody.present, PROSODY.index(name)]).sum())
+        for (one, two, three), name in ((blanks["avg_pitch"], "unvoiced"), (blanks["articulation_rate"], "where it")):
+            assert f"{one}, {two} and {three} {name}" in traps
