@@ -6,8 +6,17 @@ each, the largest answer of each filter over the text, and a dense layer of 100 
 embeddings start at a file's vectors where one is given, else at random, and are learnt along.
 
 The network is trained on the labels of the train split, so the features are label-supervised, and those of
-train come from a network that has seen their labels, as in the field. The sounder-looking ways were worse when
-measured by cross-validation inside MELD's train and dev: EVIDENCE
+train come from the network that has seen their labels, as in the field. The ways to hide the labels were worse
+where they were compared: MELD's train and dev dialogues in five parts, each of three of them scored by models
+on features that were fitted on the other four. Weighted F1, means of the three, under a logistic regression
+and under a bidirectional GRU over the dialogue:
+
+    dense layer of one network for all                               53.6   53.2
+    train: networks that did not see the dialogue, class scores      50.2   49.7
+    train: such networks, their dense layers mapped to the one's     52.1   51.4
+    the last two side by side                                        52.1   52.6
+
+Dense layers of several networks that are not mapped (41.2 and 47.3) do not share a space at all.
 """
 
 from __future__ import annotations
