@@ -1,7 +1,7 @@
 """The convolutional network whose last hidden layer the field has used as text features for years.
 
-Follows Kim (2014), "Convolutional Neural Networks for Sentence Classification", in the size of Poria et al.
-(2017), "Context-Dependent Sentiment Analysis in User-Generated Videos": filters over 3, 4 and 5 tokens, 50 of
+Follows Kim (2014), "Convolutional Neural Networks for Sentence Classification", in the size of Ghosal et al.
+(2019), "DialogueGCN", section 3.1, and of others before them: filters over 3, 4 and 5 tokens, 50 of
 each, the largest answer of each filter over the text, and a dense layer of 100 in front of the classes. Word
 embeddings start at a file's vectors where one is given, else at random, and are learnt along.
 
