@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mer_bench.cards import option_shown
 from mer_bench.errors import MissingDataError, UnknownNameError
 
 Features = NDArray[np.float32]
@@ -192,7 +193,7 @@ def option(options: Mapping[str, Any], name: str, what: str) -> Any:
         MissingDataError: If it was not given; says how to give it.
     """
     if options.get(name) is None:
-        raise MissingDataError(f"the features need {what}. Give it with: --{name} FILE")
+        raise MissingDataError(f"the features need {what}. Give it with: {option_shown(name)}")
     return options[name]
 
 

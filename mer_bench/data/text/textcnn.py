@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mer_bench.config import Settings
-from mer_bench.data.text.encoding import Arrays, Features, TextEncoder, TrainTexts, mean_and_deviation
+from mer_bench.data.text.encoding import Arrays, Features, TextEncoder, TrainTexts
 from mer_bench.data.text.folds import dialogue_folds
 from mer_bench.data.text.tokens import normalise, vector_tokens
 from mer_bench.data.text.word_vectors import WordVectors, read_vectors
@@ -104,13 +104,12 @@ class TextCnn(nn.Module):
 
     def hidden(self, ids: Tensor, lengths: Tensor) -> Tensor:
         embedded = self.embedding(ids).transpose(1, 2)  # (texts, width, tokens)
-        read = lengths.clamp(min=max(self.spans))
         pooled = []
         for span, convolution in zip(self.spans, self.convolutions, strict=True):
             answers = convolution(embedded)  # (texts, maps, windows)
             windows = torch.arange(answers.shape[2])
-            # Windows that begin behind a text's own are there because another text is longer.
-            beyond = windows[None, :] > (read - span)[:, None]  # (texts, windows)
+            # Windows that begin behind a text's last are there because another text, or another filter, is longer.
+            beyond = windows[None, :] > (lengths - span).clamp(min=0)[:, None]  # (texts, windows)
             pooled.append(answers.masked_fill(beyond[:, None, :], -math.inf).amax(dim=2))  # (texts, maps)
         together = functional.relu(torch.cat(pooled, dim=1))  # (texts, spans * maps)
         return functional.relu(self.dense(functional.dropout(together, self.dropout, self.training)))
@@ -123,11 +122,14 @@ class TextCnn(nn.Module):
 
 @dataclass(frozen=True)
 class TextCnnEncoder(TextEncoder):
-    """The trained network's dense layer, each column brought to mean 0 and deviation 1 over train.
+    """The trained network's dense layer, each column less its train mean, all divided by one number.
+
+    That number makes their mean square 1 over train. One for each column would not do: a unit that is all but
+    silent in train would become huge where another text wakes it.
 
     Attributes:
         row_of: Row of each known word in the embedding; the first two are padding and unknown words.
-        arrays: `mean` and `deviation` of the columns.
+        arrays: `mean` of the columns and their `scale`, one number.
         trained: What a reader of the store should know: epochs, loss, the checksum of a vectors file.
     """
 
@@ -159,11 +161,9 @@ class TextCnnEncoder(TextEncoder):
         given = options.get("vectors")
         table = None if given is None else read_vectors(Path(given), texts_with)
         known = {} if table is None else table.vectors
-        words = sorted(
-            word for word, count in texts_with.items() if count >= settings.least_utterances or word in known
-        )
+        words = sorted(word for word in texts_with if texts_with[word] >= settings.least_utterances or word in known)
         row_of = {word: row for row, word in enumerate(words, start=UNKNOWN + 1)}
-        rows = [_rows(text, row_of, settings.longest) for text in train.texts]
+        rows = [_rows(said, row_of, settings.longest) for said in spoken]
         start = _embedding(words, table, settings)
         fold = dialogue_folds(np.asarray(train.dialogues), settings.folds, derived_seed(settings.seed, "folds"))
         watched, others = (labelled[(fold[labelled] == 0) == chosen] for chosen in (True, False))
@@ -186,14 +186,17 @@ class TextCnnEncoder(TextEncoder):
             },
         )
         hidden = encoder._hidden(rows)
-        mean, deviation = mean_and_deviation(hidden)
-        encoder = replace(encoder, arrays={"mean": mean, "deviation": deviation})
-        return encoder, ((hidden - mean) / deviation).astype(np.float32)
+        mean = hidden.mean(axis=0, dtype=np.float64)
+        size = float(np.sqrt(((hidden - mean) ** 2).mean()))
+        encoder = replace(encoder, arrays={"mean": mean, "scale": np.array(size if size > 1e-9 else 1.0)})
+        return encoder, encoder._scaled(hidden)
 
     def transform(self, texts: Sequence[str]) -> Features:
         spoken = [vector_tokens(normalise(text)) for text in texts]
-        hidden = self._hidden([_rows(said, self.row_of, self.settings.longest) for said in spoken])
-        return ((hidden - self.arrays["mean"]) / self.arrays["deviation"]).astype(np.float32)
+        return self._scaled(self._hidden([_rows(said, self.row_of, self.settings.longest) for said in spoken]))
+
+    def _scaled(self, hidden: Features) -> Features:
+        return ((hidden - self.arrays["mean"]) / self.arrays["scale"]).astype(np.float32)
 
     def _hidden(self, rows: Sequence[Sequence[int]]) -> Features:
         with _one_thread():
@@ -225,7 +228,7 @@ class TextCnnEncoder(TextEncoder):
             settings=settings,
             row_of={word: row for row, word in enumerate(words, start=UNKNOWN + 1)},
             network=network,
-            arrays={name: arrays[name] for name in ("mean", "deviation")},
+            arrays={name: arrays[name] for name in ("mean", "scale")},
             trained={name: values[name] for name in ("epochs", "held_out_loss", "vectors_sha256")},
         )
 
