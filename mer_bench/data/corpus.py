@@ -76,11 +76,15 @@ class Corpus:
 
     def labelled(self) -> Corpus:
         """The corpus without the utterances that have no label, and without dialogues that end up empty."""
-        return self._taken(np.flatnonzero(np.asarray(self.labels) >= 0))
+        kept = np.asarray(self.labels) >= 0
+        return self if kept.all() else self._taken(np.flatnonzero(kept))
 
     def by_split(self) -> Corpus:
         """The corpus with the dialogues of train first, then dev, then test, each in the order they had."""
-        order = np.argsort(np.asarray(self.splits), kind="stable")
+        splits = np.asarray(self.splits)
+        if (np.diff(splits) >= 0).all():
+            return self
+        order = np.argsort(splits, kind="stable")
         starts = np.cumsum([0, *self.lengths])
         rows = [np.arange(starts[dialogue], starts[dialogue + 1]) for dialogue in order.tolist()]
         return self._taken(np.concatenate(rows) if rows else np.zeros(0, dtype=np.int64))

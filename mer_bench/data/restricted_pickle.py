@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import codecs
 import math
+import mmap
 import os
 import re
 import stat
@@ -46,6 +47,11 @@ MAX_MEMORY = 6 << 30
 """What is built may take so many bytes, plus so many a byte of the file, and never more than the last."""
 
 MAX_INT_BYTES = 128
+
+_GIVEN_BACK = 4 << 20
+"""So many bytes of a large file that were read are given back to the system at a time."""
+
+_CAN_GIVE_BACK = sys.platform == "linux" and hasattr(mmap.mmap, "madvise")
 
 ADMITTED = {
     **{
@@ -92,14 +98,25 @@ def load_restricted(file: Path, *, max_bytes: int = MAX_BYTES, packed: bool = Fa
                 raise DataError(f"{file} is not an ordinary file.")
             if status.st_size > max_bytes:
                 raise DataError(f"{file} has {status.st_size} bytes; {max_bytes} are the most that is read.")
-            data = stream.read(max_bytes + 1)
+            data = _private_memory(status.st_size)
+            length = stream.readinto(data)
+            grew = bool(stream.read(1))
     except FileNotFoundError:
         raise MissingDataError(f"{file} is not there.") from None
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}.") from None
-    if len(data) > max_bytes:
-        raise DataError(f"{file} grew while it was read; {max_bytes} bytes are the most that is read.")
-    return loads_restricted(data, str(file), packed=packed)
+    except (MemoryError, OverflowError):
+        raise DataError(f"{file} has {status.st_size} bytes, for which there is no memory.") from None
+    if grew or length != status.st_size:
+        raise DataError(f"{file} changed while it was read; try again.")
+    return _Reader(data, str(file), packed).read()
+
+
+def _private_memory(size: int) -> bytearray | mmap.mmap:
+    """Memory for a file, of which what was read can be given back before the rest is."""
+    if size < _GIVEN_BACK or not _CAN_GIVE_BACK:
+        return bytearray(size)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def loads_restricted(data: bytes, origin: str, *, packed: bool = False) -> Any:
@@ -130,10 +147,12 @@ class _Reader:
         spent: About how many bytes the values built so far take.
     """
 
-    def __init__(self, data: bytes, origin: str, packed: bool = False) -> None:
+    def __init__(self, data: bytes | bytearray | mmap.mmap, origin: str, packed: bool = False) -> None:
         self.data = data
         self.origin = origin
         self.place = 0
+        self.given_back = 0
+        self.give_back_at = _GIVEN_BACK if isinstance(data, mmap.mmap) else len(data) + 1
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -149,6 +168,8 @@ class _Reader:
         try:
             while True:
                 start = self.place
+                if start >= self.give_back_at:
+                    self.give_back()
                 code = data[start]
                 self.place = start + 1
                 if code == 0x2E:  # STOP
@@ -181,9 +202,16 @@ class _Reader:
         end = self.place + count
         if end > len(self.data):
             raise IndexError
-        part = self.data[self.place : end]
+        part = bytes(self.data[self.place : end])
         self.place = end
         return part
+
+    def give_back(self) -> None:
+        """Let go of the part of the file that was read; nothing goes back to it."""
+        assert isinstance(self.data, mmap.mmap)
+        end = self.place // mmap.PAGESIZE * mmap.PAGESIZE
+        self.data.madvise(mmap.MADV_DONTNEED, self.given_back, end - self.given_back)
+        self.given_back, self.give_back_at = end, self.place + _GIVEN_BACK
 
     def number(self, count: int, signed: bool = False) -> int:
         return int.from_bytes(self.take(count), "little", signed=signed)
@@ -192,7 +220,7 @@ class _Reader:
         end = self.data.find(b"\n", self.place)
         if end < 0:
             raise IndexError
-        part = self.data[self.place : end]
+        part = bytes(self.data[self.place : end])
         self.place = end + 1
         return part
 

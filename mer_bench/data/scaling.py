@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from mer_bench.errors import DataError
 
+_ROWS = 2048
+"""Rows that are scaled at a time."""
+
 
 @dataclass(frozen=True)
 class Standardiser:
@@ -41,20 +44,23 @@ class Standardiser:
         Raises:
             DataError: If a column has no value at all in train; names it.
         """
-        there = values[present]
-        blank = np.isnan(there)
-        if len(there) == 0 or blank.all(axis=0).any():
-            empty = columns[int(blank.all(axis=0).argmax())] if len(there) else columns[0]
-            raise DataError(f"the train split has not one value of {empty}.")
-        deviation = np.nanstd(there, axis=0)
+        if not present.any():
+            raise DataError(f"the train split has not one value of {columns[0]}.")
+        width = values.shape[1]
+        mean, deviation = np.zeros(width), np.zeros(width)
+        indicated: list[int] = []
+        # Some columns at a time: copies in double precision of them all would take several times the memory of the
+        # values. Never one alone where there are more, since numpy adds that up in another order.
+        for part in np.array_split(np.arange(width), max(width // 32, 1)):
+            block = values[:, part[0] : part[-1] + 1][present].astype(np.float64)
+            blank = np.isnan(block)
+            if blank.all(axis=0).any():
+                raise DataError(f"the train split has not one value of {columns[part[blank.all(axis=0).argmax()]]}.")
+            mean[part], deviation[part] = np.nanmean(block, axis=0), np.nanstd(block, axis=0)
+            indicated += part[blank.any(axis=0)].tolist()
         # A column that never changes has rounding noise as its deviation, which would become features.
-        constant = deviation <= 1e-12 * np.maximum(np.abs(np.nanmean(there, axis=0)), 1e-300)
-        return cls(
-            columns=tuple(columns),
-            mean=np.nanmean(there, axis=0),
-            deviation=np.where(constant, 1.0, deviation),
-            indicated=tuple(np.flatnonzero(blank.any(axis=0)).tolist()),
-        )
+        constant = deviation <= 1e-12 * np.maximum(np.abs(mean), 1e-300)
+        return cls(tuple(columns), mean, np.where(constant, 1.0, deviation), tuple(indicated))
 
     @property
     def width(self) -> int:
@@ -67,9 +73,14 @@ class Standardiser:
         Shapes:
             values: (utterances, columns). present: (utterances,). returns: (utterances, width).
         """
-        blank = np.isnan(values)
-        scaled = np.where(blank, 0.0, (values - self.mean) / self.deviation)
-        features = np.concatenate([scaled, blank[:, list(self.indicated)]], axis=1).astype(np.float32)
+        features = np.zeros((len(values), self.width), dtype=np.float32)
+        for start in range(0, len(values), _ROWS):
+            rows = values[start : start + _ROWS]
+            blank = np.isnan(rows)
+            features[start : start + _ROWS, : len(self.columns)] = np.where(
+                blank, 0.0, (rows - self.mean) / self.deviation
+            )
+            features[start : start + _ROWS, len(self.columns) :] = blank[:, list(self.indicated)]
         features[~present] = 0
         return features
 

@@ -68,3 +68,22 @@ def test_state_round_trip() -> None:
     arrays, settings = scaler.state()
     again = Standardiser.from_state(arrays, json.loads(json.dumps(settings)))
     assert np.array_equal(again.transform(values, present), scaler.transform(values, present))
+
+
+def test_parts_change_no_bit() -> None:
+    """Columns are learned from, and rows scaled, some at a time: the same numbers as all at once."""
+    rng = np.random.default_rng(2)
+    values = np.where(rng.random((5000, 70)) < 0.01, NAN, rng.normal(3, 2, (5000, 70)))
+    present = rng.random(5000) < 0.9
+    scaler = Standardiser.fit(values, present, [str(column) for column in range(70)])
+    there = values[present]
+    assert np.array_equal(scaler.mean, np.nanmean(there, axis=0))
+    assert np.array_equal(scaler.deviation, np.nanstd(there, axis=0))
+    blank = np.isnan(values)
+    whole = np.where(blank, 0.0, (values - scaler.mean) / scaler.deviation)
+    whole = np.concatenate([whole, blank[:, list(scaler.indicated)]], axis=1).astype(np.float32)
+    whole[~present] = 0
+    assert np.array_equal(scaler.transform(values, present), whole)
+    for width in (1, 2, 33, 63, 65):
+        part = Standardiser.fit(values[:, :width], present, [str(column) for column in range(width)])
+        assert np.array_equal(part.deviation, np.nanstd(there[:, :width], axis=0))
