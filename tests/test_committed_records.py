@@ -9,6 +9,7 @@ import pytest
 
 from mer_bench import registry
 from mer_bench.metrics import rescore
+from mer_bench.predictions import Predictions, read_outcomes
 from mer_bench.records import predictions_file, read_record
 
 FOLDER = Path(__file__).resolve().parents[1] / "leaderboards" / "records"
@@ -27,9 +28,12 @@ def test_a_record_is_what_its_predictions_say(file: Path) -> None:
     assert file.relative_to(FOLDER).parts == (record.dataset, record.model, f"{record.run}.json")
     assert record.synthetic == registry.datasets().find(record.dataset).card.synthetic
     assert predictions_file(file.parent, record.run).stat().st_size < 45_000
-    best = max(record.curve, key=lambda epoch: (epoch.dev["weighted_f1"], -epoch.epoch))
-    assert record.selection is not None
-    assert record.selection.epoch == best.epoch
+    for chosen in (*record.folds,) or (record,):
+        best = max(chosen.curve, key=lambda epoch: (epoch.dev["weighted_f1"], -epoch.epoch))
+        assert chosen.selection is not None
+        assert chosen.selection.epoch == best.epoch
+    by_utterance = isinstance(read_outcomes(predictions_file(file.parent, record.run)), Predictions)
+    assert by_utterance == registry.datasets().find(record.dataset).card.redistribute
     assert not re.search(r"(?:^|[\s\"'])/(?:\w+/)+", file.read_text())  # no path of any machine
 
 

@@ -251,7 +251,7 @@ class TestParts:
         count = len(predictions.dialogue_names)
         generator = np.random.default_rng(seed)
         scripted = generator.random(count) < 0.5
-        folds = generator.integers(1, 5, count)
+        folds = generator.integers(1, 5, count, np.int16)
         return replace(predictions, subsets={"scripted": scripted, "improvised": ~scripted}, folds=folds)
 
     @pytest.mark.parametrize("seed", range(5))
@@ -301,7 +301,9 @@ def with_context(draw: st.DrawFn) -> tuple[Predictions, Predictions]:
     """Predictions, and the same between utterances and dialogues without labels, which anybody may speak."""
     before = drawn(draw(st.integers(0, 1000)), draw(st.integers(2, 40)), 3, unlabelled=0.3)
     count = len(before.dialogue_names)
-    before = replace(before, subsets={"odd": np.arange(count) % 2 == 1}, folds=np.arange(count) % 2 + 1)
+    before = replace(
+        before, subsets={"odd": np.arange(count) % 2 == 1}, folds=(np.arange(count) % 2 + 1).astype(np.int16)
+    )
     assert before.log_probabilities is not None
     dialogues: list[str] = []
     rows: list[int] = []  # of `before`; -1 for what was added
@@ -331,7 +333,7 @@ def with_context(draw: st.DrawFn) -> tuple[Predictions, Predictions]:
         after,
         log_probabilities=np.where((old < 0)[:, None], scores, before.log_probabilities[old]).astype(np.float16),
         subsets={"odd": np.array([at is None or at % 2 == 1 for at in kept])},
-        folds=np.array([1 if at is None else before.folds[at] for at in kept]),
+        folds=np.array([1 if at is None else before.folds[at] for at in kept], np.int16),
     )
 
 

@@ -179,7 +179,7 @@ class TestBytes:
                 assert all(new.read(name) == old.read(name) for name in old.namelist())
 
     def test_the_order_of_subsets_is_of_no_account(self, tmp_path: Path) -> None:
-        turned = in_parts(subsets=dict(reversed(in_parts().subsets.items())))
+        turned = in_parts(subsets=dict(reversed(list(in_parts().subsets.items()))))
         assert write_predictions(tmp_path / "a.npz", turned) == write_predictions(tmp_path / "b.npz", in_parts())
 
     def test_columns_in_another_order_of_memory_give_the_same_bytes(self, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ class TestChecks:
         counts = count_dialogues(in_parts())
         for changes in ({"subsets": {"s": np.ones(3, bool)}}, {"folds": np.array([1, 2, 3])}):
             with pytest.raises(RecordError, match="should be"):
-                replace(counts, **changes)  # type: ignore[arg-type]
+                replace(counts, **changes)
 
     def test_types_are_brought_into_line(self) -> None:
         found = small(predicted=np.array([0, 1, 1], np.uint8))

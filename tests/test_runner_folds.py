@@ -51,6 +51,9 @@ CARD = """
     [protocols.overlap]
     title = "Both folds test the first session"
     folds = 2
+    [protocols.shared-dev]
+    title = "Two folds choose on the same session"
+    folds = 2
     [protocols.mute]
     title = "The dev split has no labels"
     [subsets.scripted]
@@ -69,8 +72,8 @@ DATASET = """
 
     class Sessions(Dataset):
         def prepare(self, request: PreparationRequest) -> StoreContent:
-            held_out = {"loso": request.fold, "overlap": 1}.get(request.protocol, 3)
-            dev = held_out % 5 + 1
+            held_out = {"loso": request.fold, "shared-dev": request.fold, "overlap": 1}.get(request.protocol, 3)
+            dev = 5 if request.protocol == "shared-dev" else held_out % 5 + 1
             rows = []
             for session in range(1, 6):
                 random = np.random.default_rng(session)
@@ -215,6 +218,15 @@ class TestFolds:
         assert single.folds is None
         assert alone.folds == []
 
+    def test_folds_may_choose_on_the_same_dialogues(self, request_here: RunRequest) -> None:
+        record = runner.run(replace(request_here, protocol="shared-dev"))
+        first, second = record.folds
+        assert record.dev is not None
+        assert first.dev.utterances == second.dev.utterances
+        assert record.dev.utterances == 2 * first.dev.utterances
+        summed = np.array(first.dev.confusion) + np.array(second.dev.confusion)
+        assert record.dev.confusion == summed.tolist()
+
     def test_the_same_command_gives_the_same_bytes(self, request_here: RunRequest) -> None:
         request = replace(request_here, model="dialoguernn", settings={"epochs": 2})
         first, again = runner.run(request), runner.run(replace(request, out=request.out / "again"))
@@ -229,7 +241,7 @@ class TestFolds:
     def test_the_sources_of_every_fold_decide_the_identity(
         self, request_here: RunRequest, finished: Finished, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for changed in (1, 4):
+        for changed in (1, 5):
 
             def other(key: Any, *given: Any, changed: int = changed) -> Store:
                 store = open_or_prepare(key, *given)
@@ -456,7 +468,8 @@ class TestCommandLine:
             assert line[-2:] == [str(part.utterances), "10"]
         assert f"test of all 5 folds: {record.test.utterances} utterances" in result.stdout
         assert "fold 4/5, fitted: dev weighted F1" in result.stdout
-        assert "epochs 1, 1, 1, 1, 1 chosen on dev in the 5 folds" in result.stdout
+        assert "logistic on sessions, seed 0: 5 folds, each fitted at one go, " in result.stdout
+        assert "epoch 1 chosen" not in result.stdout
 
     def test_several_seeds_and_json(self, invoke: Callable[..., Any], finished: Finished) -> None:
         record = finished[0]

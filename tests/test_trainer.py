@@ -128,7 +128,7 @@ def test_a_batch_with_few_labels_or_none_has_a_finite_loss_and_gradient(
     there = torch.rand(target.shape) < 0.5
     batch = Batch({}, {}, torch.ones_like(there), target, target[:, 0], target[:, 0], target)
     terms = trainer.loss_terms(Output(logits, {"s": Auxiliary(student, 0.5, there)}), batch, criterion, 0.5)
-    terms["total"].backward()  # type: ignore[no-untyped-call]
+    terms["total"].backward()
     for given_logits, term, counted in (
         (logits, terms["task"], target != NO_LABEL),
         (student, terms["task_s"], (target != NO_LABEL) & there),
@@ -158,6 +158,21 @@ def test_it_trains_where_most_utterances_are_context_only(weights: str) -> None:
         assert all(np.isfinite(value) for value in epoch.train.values())
     assert all(torch.isfinite(value).all() for value in trained.model.state_dict().values())
     assert trained.dev.weighted_f1 > 0.4
+
+
+@pytest.mark.parametrize("name", ["cmath", "dialoguernn", "mmgcn"])
+def test_networks_train_on_batches_without_a_label(name: str) -> None:
+    loaded = registry.load_model(name)
+    mute = hiding(TRAIN, 0.5, dialogues=17)
+    assert mute.labels is not None
+    assert (mute.labels[: int(mute.offsets[17])] == NO_LABEL).all()
+    values = TrainerSettings(epochs=1, batch_size=1, class_weights="inverse", precision="float32")
+    machine = trainer.Trainer(
+        lambda: loaded.model_class(SPEC, loaded.settings({})), values, "weighted_f1", 0, torch.device("cpu")
+    )
+    trained = machine.fit(mute, DEV, score_dev)
+    assert all(np.isfinite(value) for value in trained.curve[0].train.values())
+    assert all(torch.isfinite(value).all() for value in trained.model.state_dict().values())
 
 
 def test_class_weights_count_labelled_utterances_alone() -> None:

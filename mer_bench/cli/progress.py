@@ -63,7 +63,8 @@ class ProgressListener(Listener):
         self._clock = time.monotonic()
 
     def fold_ended(self, fold: int, folds: int, selection: Selection) -> None:
-        if not self._bar:
+        # One that was fitted at one go had no choice, and was told of already.
+        if not self._bar and selection.ended != "fitted":
             self._screen.line(f"{self._fold}epoch {selection.epoch} chosen on dev ({WHY_ENDED[selection.ended]})")
 
     def epoch_ended(self, epoch: Epoch, best_epoch: int, best_score: float, epochs: int, patience_left: int) -> None:
@@ -98,7 +99,9 @@ class ProgressListener(Listener):
             chosen = f"epoch {record.selection.epoch} chosen on dev ({WHY_ENDED[record.selection.ended]})"
         elif record.folds:
             epochs = ", ".join(str(fold.selection.epoch) for fold in record.folds)
-            chosen = f"epochs {epochs} chosen on dev in the {len(record.folds)} folds"
+            fitted = all(fold.selection.ended == "fitted" for fold in record.folds)
+            told = "each fitted at one go" if fitted else f"epochs {epochs} chosen on dev"
+            chosen = f"{len(record.folds)} folds, {told}"
         else:
             return
         self._screen.line(
