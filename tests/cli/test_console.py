@@ -18,6 +18,7 @@ from mer_bench.cli.console import (
     NARROWEST,
     Column,
     Screen,
+    Speed,
     column_widths,
     cut,
     duration_text,
@@ -137,6 +138,36 @@ def test_a_transfer_on_a_terminal_is_a_bar() -> None:
         progress("a.csv", 600_000, 1_200_000)
         progress("unknown.csv", 600_000, 0)
     assert "600.0 kB" in drawn.getvalue()
+
+
+def test_no_bar_stands_in_the_way_of_a_question() -> None:
+    screen, drawn = screen_of(80)
+    with transfer_progress(screen):
+        pass
+    assert drawn.getvalue() == ""
+
+
+class TestSpeed:
+    def test_the_last_seconds_count(self) -> None:
+        """Ten slow seconds, then a fast stretch: what is shown is the fast one."""
+        speed = Speed()
+        assert speed.words("a", 0, 10_000_000, 0.0) == []
+        assert speed.words("a", 100_000, 10_000_000, 0.5) == []  # too early to tell
+        assert speed.words("a", 200_000, 10_000_000, 2.0) == ["100.0 kB/s", "1:38 left"]
+        for second in range(3, 41):
+            told = speed.words("a", 200_000 + second * 200_000, 10_000_000, float(second))
+        assert told == ["200.0 kB/s", "9 s left"]
+
+    def test_another_file_and_a_new_beginning_start_anew(self) -> None:
+        speed = Speed()
+        for name in ("a", "b", "b"):  # the second time from the first byte again
+            assert speed.words(name, 0, 0, 0.0) == []
+            assert speed.words(name, 5_000_000, 0, 5.0) == ["1.0 MB/s"]
+
+    def test_what_does_not_move_has_no_speed(self) -> None:
+        speed = Speed()
+        for second in range(20):
+            assert speed.words("a", 1000, 5000, float(second)) == []
 
 
 @pytest.mark.parametrize(

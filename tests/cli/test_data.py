@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mer_bench import registry
 from mer_bench.data import preparation
 from mer_bench.data.preparation import ImportReport
 from mer_bench.errors import DataError, UnreachableError
@@ -32,8 +33,9 @@ def test_status_shows_every_feature_set_and_store(invoke: Invoke, root: Path) ->
     assert "none needed" in lines["meld-synthetic/default"]
     assert result.stdout.splitlines()[-1] == f"data folder: {root}"
     answer = json.loads(invoke("data", "status", "--json").stdout)
-    assert [each["dataset"] for each in answer["datasets"]] == ["meld", "meld-synthetic"]
-    assert answer["datasets"][1]["features"][0]["stores"][0]["problem"] is None
+    by_name = {each["dataset"]: each for each in answer["datasets"]}
+    assert list(by_name) == sorted(registry.datasets().plugins)
+    assert by_name["meld-synthetic"]["features"][0]["stores"][0]["problem"] is None
 
 
 def test_the_data_root_of_the_option_wins(invoke: Invoke, tmp_path: Path) -> None:
