@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,10 @@ COLUMNS_KEY = "columns"
 
 _SAFETENSORS_KINDS = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 
-_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, MemoryError)
+# Numpy reads an array's header as Python text, and lets through whatever that raises.
+_BROKEN_ARRAY = (OSError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, MemoryError)
+_BROKEN_ARRAY += (SyntaxError, TokenError, RecursionError)
+_BROKEN_ZIP = (*_BROKEN_ARRAY, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError)
 
 # Above both, an archive is a bomb rather than features: zeros alone compress like that.
 _MOST_UNPACKED_BYTES, _MOST_COMPRESSION = 1 << 30, 200
@@ -116,7 +120,7 @@ def read_arrays(file: Path, modality: str) -> dict[str, RawArray]:
     if suffix == ".npy":
         if modality == ALL_MODALITIES:
             raise DataError(f"{file}: an npy file holds one modality, and its name says which: audio.npy.")
-        return {modality: RawArray(file, file.name, _matrix(_read_npy(file), file.name))}
+        return {modality: RawArray(file, modality, _matrix(_read_npy(file), str(file)))}
     arrays, columns = _read_npz(file) if suffix == ".npz" else _read_safetensors(file)
     if not arrays:
         raise DataError(f"{file} holds no array.")
@@ -133,7 +137,7 @@ def read_present(file: Path) -> NDArray[np.bool_]:
     """
     if file.suffix.lower() != ".npy":
         raise DataError(f"{file} should be an npy file of truth values.")
-    return _truth(_read_npy(file), file.name)
+    return _truth(_read_npy(file), str(file))
 
 
 def joined(raw: RawArray, rows: Rows) -> tuple[NDArray[np.floating[Any]], NDArray[np.bool_]]:
@@ -243,7 +247,7 @@ def _read_npy(file: Path) -> NDArray[Any]:
     try:
         # Mapped first: numpy then compares the size of the file with what its header claims.
         return np.array(np.load(file, mmap_mode="r", allow_pickle=False))
-    except (OSError, ValueError, EOFError, TypeError, MemoryError) as error:
+    except _BROKEN_ARRAY as error:
         raise _unreadable(file, "npy", error) from None
 
 
@@ -261,7 +265,7 @@ def _read_npz(file: Path) -> tuple[dict[str, NDArray[Any]], Mapping[str, tuple[s
                 if name in found:
                     raise ValueError(f"two arrays are called '{name}'")
                 found[name] = _read_entry(archive, entry)
-    except (OSError, ValueError, EOFError, TypeError, NotImplementedError, RuntimeError, *_BROKEN_ZIP) as error:
+    except _BROKEN_ZIP as error:
         raise _unreadable(file, "npz", error) from None
     return found, {}
 
@@ -374,7 +378,7 @@ def _matrix(array: NDArray[Any], origin: str) -> NDArray[np.floating[Any]]:
         values = values[:, None]
     if values.ndim != 2 or not values.shape[1]:
         raise DataError(
-            f"{origin} should have a row an utterance and at least a column, but has the shape {array.shape}."
+            f"{origin} should have a row an utterance and at least one column, but has the shape {array.shape}."
         )
     return values
 

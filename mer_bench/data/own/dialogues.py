@@ -49,7 +49,7 @@ class Spoken(NamedTuple):
         labels: Name or number of its class, by label set; None without one.
         text: What is said; "" where the file does not say.
         split: As the file calls it; None where it does not say.
-        opens: True where a dialogue begins whatever its id: a line of its own in JSONL.
+        opens: Place of the dialogue where one begins whatever its id: a line of its own in JSONL.
     """
 
     place: Place
@@ -59,7 +59,7 @@ class Spoken(NamedTuple):
     labels: Mapping[str, Label]
     text: str
     split: str | None
-    opens: bool = False
+    opens: Place | None = None
     subsets: frozenset[str] = frozenset()
 
 
@@ -210,11 +210,12 @@ def _dialogues(parts: Sequence[Part], notes: list[str]) -> list[_Dialogue]:
                 found[-1].spoken.append(each)
                 continue
             key = (str(part.file), each.dialogue)
+            place = each.opens or each.place
             if key in begun:
                 again = "occurs twice" if each.opens else "goes on here after another began"
                 name = "id" if each.opens else "dialogue"
-                raise each.place.fault(name, f"'{each.dialogue}' {again}; it began at {begun[key].where}")
-            begun[key] = each.place
+                raise place.fault(name, f"'{each.dialogue}' {again}; it began at {begun[key].where}")
+            begun[key] = place
             current = each.dialogue
             found.append(_Dialogue(each.dialogue, [each], part.split))
     if len({dialogue.name for dialogue in found}) == len(found):
@@ -248,26 +249,27 @@ def _split(dialogue: _Dialogue) -> SplitName:
     name, of_file = dialogue.name, dialogue.split
     chosen: tuple[SplitName, Place] | None = None
     for each in dialogue.spoken:
+        place = each.opens or each.place
         if each.split is None:
             if of_file is not None:
                 continue
             if chosen is not None:
-                raise each.place.fault("split", f"is blank, but that of {chosen[1].where} is {chosen[0]}")
+                raise place.fault("split", f"is blank, but that of {chosen[1].where} is {chosen[0]}")
             raise DataError(
-                f"{each.place.where}: the dialogue '{name}' has no split. Give every row or dialogue a split of train, "
+                f"{place.where}: the dialogue '{name}' has no split. Give every row or dialogue a split of train, "
                 "dev or test; or use three files: train.*, dev.* and test.*; or let mer-bench draw one by "
                 "dialogue: --split 80/10/10 --seed 0"
             )
         if each.split.strip().lower() not in SPLIT_WORDS:
-            raise each.place.fault("split", f"should be train, dev or test, but is {shown(each.split)}")
+            raise place.fault("split", f"should be train, dev or test, but is {shown(each.split)}")
         split = SPLIT_WORDS[each.split.strip().lower()]
         if of_file not in (None, split):
-            raise each.place.fault("split", f"is {shown(each.split)}, but the file's name says {of_file}")
+            raise place.fault("split", f"is {shown(each.split)}, but the file's name says {of_file}")
         if chosen is not None and chosen[0] != split:
-            raise each.place.fault(
+            raise place.fault(
                 "split", f"is {split}, but the dialogue '{name}' began in {chosen[0]}, at {chosen[1].where}"
             )
-        chosen = chosen or (split, each.place)
+        chosen = chosen or (split, place)
     found = of_file if chosen is None else chosen[0]
     assert found is not None
     return found

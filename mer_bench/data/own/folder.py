@@ -192,6 +192,7 @@ def _add_present(files: Sequence[ArrayFile], pieces: Mapping[str, list[tuple[Raw
 
 def _combined(modality: str, pieces: Sequence[tuple[RawArray, SplitName | None]], dialogues: Dialogues) -> FeatureArray:
     """One modality of all utterances, from one file or from one for each split."""
+    pieces = sorted(pieces, key=lambda piece: SPLITS.index(piece[1]) if piece[1] else -1)
     counted = Counter(split for _, split in pieces)
     double = next((split for split, count in counted.items() if count > 1), None)
     if len(pieces) > 1 and (None in counted or counted.most_common(1)[0][1] > 1):

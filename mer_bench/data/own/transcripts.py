@@ -122,7 +122,7 @@ def _nested(place: Place, row: Mapping[str, Any], label_sets: Sequence[str]) -> 
                 labels={name: _label(inner, key, each.get(key)) for name, key in columns.items()},
                 text=_text(inner, "text", each.get("text")),
                 split=split,
-                opens=turn == 1,
+                opens=place if turn == 1 else None,
                 subsets=subsets,
             )
         )
