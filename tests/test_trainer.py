@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -115,6 +115,8 @@ def test_no_label_at_all_costs_nothing_and_breaks_nothing() -> None:
     st.sampled_from([0.0, 0.2]),
     st.lists(st.lists(st.integers(-1, 2), min_size=4, max_size=4), min_size=1, max_size=4),
 )
+@example("none", 0.0, 0.0, [[NO_LABEL] * 4])
+@example("inverse", 2.0, 0.2, [[NO_LABEL] * 4])
 @settings(deadline=None, max_examples=60)
 def test_a_batch_with_few_labels_or_none_has_a_finite_loss_and_gradient(
     weights: Any, gamma: float, smoothing: float, labels: list[list[int]]
