@@ -526,9 +526,20 @@ def test_subsets_are_part_of_the_checksum_and_not_of_the_sources(tmp_path: Path,
     assert first.sources_checksum == second.sources_checksum == third.sources_checksum
 
 
-@settings(max_examples=200, deadline=None)
-@given(dialogues=st.lists(st.lists(st.integers(-1, 4), min_size=1, max_size=6), min_size=1, max_size=6))
-def test_speakers_by_first_appearance(dialogues: list[list[int]]) -> None:
+@st.composite
+def numbered_speakers(draw: st.DrawFn) -> list[int]:
+    """Speakers of a dialogue as they should be numbered."""
+    numbers: dict[int, int] = {}
+    names = draw(st.lists(st.integers(0, 5), min_size=1, max_size=8))
+    return [numbers.setdefault(name, len(numbers)) for name in names]
+
+
+@settings(max_examples=300, deadline=None)
+@given(dialogues=st.lists(numbered_speakers(), min_size=1, max_size=6), data=st.data())
+def test_speakers_by_first_appearance(dialogues: list[list[int]], data: st.DataObject) -> None:
+    for dialogue in data.draw(st.lists(st.sampled_from(dialogues), max_size=1)):
+        dialogue[data.draw(st.integers(0, len(dialogue) - 1))] = data.draw(st.integers(-1, 6))
+
     def fits(speakers: list[int]) -> bool:
         known: list[int] = []
         for speaker in speakers:
