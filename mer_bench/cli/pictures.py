@@ -110,7 +110,7 @@ def figure_of(description: StoreDescription, title: str) -> Any:
 
     rows = len(description.widths) + 1
     height = max(6.2 + 0.3 * rows, 1.9 + 0.62 * len(description.classes))
-    figure = Figure(figsize=(11, height), dpi=150, layout="constrained")
+    figure: Any = Figure(figsize=(11, height), dpi=150, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1, wspace=0.04, hspace=0.0)
     grid = figure.add_gridspec(3, 2, width_ratios=[1.05, 1], height_ratios=[1, 0.8, 0.26 + 0.14 * rows])
     _title(figure, description, title)
