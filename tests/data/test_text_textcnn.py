@@ -29,6 +29,8 @@ def test_forward_by_hand() -> None:
     embedded = network.embedding.weight[text].detach()  # (7, 5)
     pooled = []
     for span, convolution in zip((3, 4, 5), network.convolutions, strict=True):
+        assert isinstance(convolution, torch.nn.Conv1d)
+        assert convolution.bias is not None
         weight, bias = convolution.weight.detach(), convolution.bias.detach()  # (maps, 5, span), (maps,)
         answers = [
             [float((embedded[at : at + span].T * weight[place]).sum() + bias[place]) for at in range(7 - span + 1)]
@@ -46,6 +48,8 @@ def test_padding_has_no_influence() -> None:
     network = TextCnn(torch.randn(9, 5), 3, SMALL).eval()
     # The filters like padding, which is all zero, more than any word.
     for convolution in network.convolutions:
+        assert isinstance(convolution, torch.nn.Conv1d)
+        assert convolution.bias is not None
         torch.nn.init.constant_(convolution.bias, 2.0)
         torch.nn.init.constant_(convolution.weight, -1.0)
     with torch.no_grad():

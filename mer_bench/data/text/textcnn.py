@@ -196,7 +196,8 @@ class TextCnnEncoder(TextEncoder):
         return self._scaled(self._hidden([_rows(said, self.row_of, self.settings.longest) for said in spoken]))
 
     def _scaled(self, hidden: Features) -> Features:
-        return ((hidden - self.arrays["mean"]) / self.arrays["scale"]).astype(np.float32)
+        found: Features = ((hidden - self.arrays["mean"]) / self.arrays["scale"]).astype(np.float32)
+        return found
 
     def _hidden(self, rows: Sequence[Sequence[int]]) -> Features:
         with _one_thread():
@@ -280,7 +281,7 @@ def _training(
                 scores = network(*padded([rows[row] for row in chosen.tolist()], max(settings.filters)))
                 loss = functional.cross_entropy(scores, torch.from_numpy(labels[chosen]))
                 optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
                 optimizer.step()
         yield epoch
 

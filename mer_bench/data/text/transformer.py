@@ -119,7 +119,8 @@ class LoadedModel:
         # Some models count positions from behind the padding's, which costs up to two of them.
         positions = getattr(self.model.config, "max_position_embeddings", None)
         own = [positions - 2] if isinstance(positions, int) and positions > 2 else []
-        return min([self.settings.longest, self.tokenizer.model_max_length, *own])
+        limit: int = min([self.settings.longest, self.tokenizer.model_max_length, *own])
+        return limit
 
     def token_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokens of each text, those included that the tokenizer adds, none cut off."""
@@ -198,7 +199,8 @@ class TransformerEncoder(TextEncoder):
     def _scaled(self, means: Features, known: NDArray[np.bool_]) -> Features:
         scaled = (means - self.arrays["mean"]) / self.arrays["deviation"]
         scaled[~known] = 0
-        return scaled.astype(np.float32)
+        found: Features = scaled.astype(np.float32)
+        return found
 
     def blocks(self) -> dict[str, int]:
         return {"transformer": len(self.arrays["mean"])}

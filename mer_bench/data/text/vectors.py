@@ -84,7 +84,8 @@ class VectorsEncoder(TextEncoder):
         means, known = self._averages([vector_tokens(normalise(text)) for text in texts])
         scaled = (means - self.arrays["mean"]) / self.arrays["deviation"]
         scaled[~known] = 0
-        return scaled.astype(np.float32)
+        found: Features = scaled.astype(np.float32)
+        return found
 
     def _averages(self, spoken: Sequence[Sequence[str]]) -> tuple[Floats, NDArray[np.bool_]]:
         """Weighted mean of each text's known tokens, (texts, width), and which texts have any, (texts,)."""
