@@ -19,7 +19,7 @@ from mer_bench.api import DatasetCard, PreparationRequest, StoreContent
 from mer_bench.cards import SplitCount
 from mer_bench.errors import DataError, MissingDataError, SettingError, UnsafePickleError
 
-from ..data.python2 import Python2Pickler
+from ..data.python2 import Python2Pickler  # noqa: TID252 - no folder of tests is a package
 
 SOURCE = "MELD_features_raw1.pkl"
 

@@ -77,7 +77,6 @@ def test_converting_a_release(benchmark: Any, tmp_path: Path, kind: str, protoco
 
     measured = benchmark.pedantic(convert, rounds=1, iterations=1)
     benchmark.extra_info.update(megabytes=round(size / 1e6), **{name: round(of, 2) for name, of in measured.items()})
-    print(f"{kind}, protocol {protocol}: {size / 1e6:.0f} MB, {measured}, peak/size {measured['peak'] / size:.2f}")
     assert measured["rows"] == 13708
     # What stands in memory before, torch above all, has nothing to do with the file.
     assert measured["peak"] - measured["imports"] < 3 * size

@@ -290,7 +290,7 @@ def _m3net(base: Layout, second: Layout) -> Layout:
         fields=(),
         modalities=_LAYERED_TRIO,
         parts=((base.id,), (second.id,)),
-        caveats=(MERGED, TUNED, MEAN_OF_LAYERS),
+        caveats=("Which dialogues are dev is told by its second file, that of COSMIC.", TUNED, MEAN_OF_LAYERS),
     )
 
 
@@ -374,12 +374,12 @@ LAYOUTS: tuple[Layout, ...] = (
     ),
     Layout(
         "mmgcn-dailydialog", "DailyDialog of MMGCN", "dailydialog", "mmgcn",
-        (DIGITS, vectors("text", 0), ACT, EMOTION, TRAIN, TEST, DEV),
+        (DIGITS, Field("text", "float vectors"), ACT, EMOTION, TRAIN, TEST, DEV),
         labels={"emotion": (), "act": ()}, modalities={"text": Modality(("text",))},
     ),
     Layout(
         "mmgcn-dailydialog-8", "DailyDialog of MMGCN, with one more field", "dailydialog", "mmgcn",
-        (DIGITS, vectors("text", 0), UNUSED, ACT, EMOTION, TRAIN, TEST, DEV),
+        (DIGITS, Field("text", "float vectors"), UNUSED, ACT, EMOTION, TRAIN, TEST, DEV),
         labels={"emotion": (), "act": ()}, modalities={"text": Modality(("text",))},
     ),
     COSMIC_IEMOCAP,

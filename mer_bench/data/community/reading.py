@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -139,7 +140,7 @@ def _array(content: bytes, origin: str) -> Any:
         if read_header is None:
             raise DataError(f"{origin} is in version {version[0]}.{version[1]} of numpy's format, which is not read.")
         shape, fortran, dtype = read_header(stream)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError, OverflowError) as error:
         raise DataError(f"{origin} is not a valid array: {str(error).splitlines()[0][:200]}.") from None
     start = stream.tell()
     if dtype.hasobject:

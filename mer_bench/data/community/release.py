@@ -199,9 +199,7 @@ class Release:
 def _scores(known: Scores, edges: Sequence[float] | None, origin: str) -> Scores:
     if edges is None:
         if not known.classes:
-            raise SettingError(
-                f"{origin} has scores for labels, for which no classes are known; give the edges of some."
-            )
+            raise SettingError(f"{origin} has scores for labels, and no classes are known for them; give edges.")
         return known
     ordered = tuple(sorted(float(edge) for edge in edges))
     if not ordered or len(set(ordered)) != len(ordered) or not np.isfinite(ordered).all():
@@ -338,8 +336,7 @@ class _Reading:
                 "them.",
             )
         merged = found["train"] | found["dev"]
-        right = listed["train"] == found["train"] and listed.get("dev", found["dev"]) == found["dev"]
-        if not (right or ("dev" not in listed and listed["train"] == merged)):
+        if listed["train"] not in (found["train"], merged) or listed.get("dev", found["dev"]) != found["dev"]:
             raise self.fault(
                 "train",
                 f"its train dialogues should be the {len(found['train'])} of the lowest numbers, or those and the next "
@@ -418,7 +415,8 @@ class _Reading:
         for turn, text in enumerate(self.fields["sentences"][dialogue]):
             if not isinstance(text, str):
                 raise self.fault(
-                    "sentences", f"dialogue {dialogue}, turn {turn}: there is no text, but {describe(text)}."
+                    "sentences",
+                    f"dialogue {dialogue}, turn {turn}: there should be a text, but there is {describe(text)}.",
                 )
             found.append(text.translate(_WINDOWS))
         return found

@@ -130,13 +130,13 @@ def difference(value: Any, kind: str, width: int = 0) -> str:  # noqa: PLR0911 -
     """In what a field departs from its kind, "" where it does not; one dialogue is looked at, not all.
 
     Args:
-        kind: One of `anything`, `one-hot`, `vectors`, `dialogues`, `table`, `padded`, `array`, `matrix`, `number`,
-            `numbers`, `records`, `dict`, `labels by name`, or of those by turn.
+        kind: One of `anything`, `one-hot`, `vectors`, `float vectors`, `dialogues`, `table`, `padded`, `array`,
+            `matrix`, `number`, `numbers`, `records`, `dict`, `labels by name`, or of those by turn.
         width: Of vectors; 0 is any.
     """
     if kind == "anything":
         return ""
-    if kind in ("one-hot", "vectors", *_BY_TURN):
+    if kind in ("one-hot", "vectors", "float vectors", *_BY_TURN):
         if not isinstance(value, dict) or not value:
             return "should be a dict by dialogue"
         first = turns(value)
@@ -147,6 +147,8 @@ def difference(value: Any, kind: str, width: int = 0) -> str:  # noqa: PLR0911 -
             return "" if rule(first) else f"should hold {words}"
         wanted = SPEAKER_WIDTH if kind == "one-hot" else width
         found = width_of(first[0]) if kind == "one-hot" else _vector_width(first[0])
+        if kind == "float vectors" and _whole(first[0]):
+            return "should hold vectors of floats"
         if not found or (wanted and found != wanted):
             return f"should hold vectors{f' of width {wanted}' if wanted else ''}"
         return ""
