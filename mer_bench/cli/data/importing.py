@@ -71,7 +71,7 @@ def import_data(
     screen = Screen(quiet_output=as_json)
     root = data_root_of(data_root)
     if is_users_own(name):
-        import_own_dialogues(name, given, root, screen, as_json, split, seed)
+        import_own_dialogues(name, given, root, screen, as_json, split, seed, layout)
         return
     registry.installed_datasets().find(name)
     if split is not None or seed is not None:

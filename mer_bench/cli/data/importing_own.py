@@ -32,20 +32,20 @@ def import_own_dialogues(
     as_json: bool,
     split: str | None = None,
     seed: int | None = None,
+    layout: str | None = None,
 ) -> None:
-    """Import a folder, or a file of dialogues, under a name of the user's; show what it holds.
+    """Import a folder, a file of dialogues or a feature release under a name of the user's; show what it holds.
 
     Args:
         split: Shares of train, dev and test as `80/10/10`, where the files have no splits.
+        layout: What a feature release is, where it cannot be told.
 
     Raises:
-        RequestError: If the name, the shares or the paths are wrong. Else as `mer_bench.data.own.importing.import_own`.
+        RequestError: If the name or the shares are wrong. Else as `mer_bench.data.own.importing.import_own`.
     """
     from mer_bench.data.own.importing import import_own
 
-    if len(given) != 1:
-        raise RequestError(f"{name} is made from one folder or file, but {len(given)} were given.")
-    report = import_own(name, given[0], root, random_split(split, seed))
+    report = import_own(name, given, root, random_split(split, seed), layout)
     if as_json:
         screen.answer(asdict(report))
     else:
@@ -75,6 +75,8 @@ def show_report(screen: Screen, report: OwnReport) -> None:
     """Tables of what was found, then where it is and what it can be used for."""
     from mer_bench.cli.console import Column
 
+    if report.recognised:
+        screen.line(f"recognised: {report.recognised}")
     columns = [
         Column("split"),
         Column("dialogues", number=True),

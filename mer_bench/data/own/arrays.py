@@ -37,7 +37,15 @@ COLUMNS_KEY = "columns"
 _SAFETENSORS_KINDS = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 
 # Numpy reads an array's header as Python text, and lets through whatever that raises.
-_BROKEN_ARRAY = (OSError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, MemoryError)
+_BROKEN_ARRAY: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    EOFError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+)
 _BROKEN_ARRAY += (SyntaxError, TokenError, RecursionError)
 _BROKEN_ZIP = (*_BROKEN_ARRAY, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError)
 

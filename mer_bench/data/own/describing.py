@@ -40,6 +40,8 @@ GIVEN = "given"
 TEXT_SETS: Mapping[str, tuple[str, ...]] = {
     "transcripts": ("tfidf",),
     "transcripts-vectors": ("tfidf", "vectors"),
+    "transcripts-textcnn": ("textcnn",),
+    "transcripts-transformer": ("transformer",),
 }
 """Feature sets that encode the texts, and with what."""
 
@@ -49,12 +51,27 @@ Pins = Mapping[str, tuple[int, str]]
 ENCODERS = {
     "tfidf": "TF-IDF of word and character n-grams by truncated SVD, surface style, class scores of a linear model",
     "vectors": "the mean of the word vectors of a file that the user gives",
+    "textcnn": "the dense layer of a convolutional network (Kim 2014) trained on the train labels",
+    "transformer": "the mean over the tokens of the last four layers of a pre-trained transformer that the user names",
 }
 
-NEEDS = {"vectors": "vectors"}
+NEEDS = {"vectors": "vectors", "transformer": "transformer"}
 """Option of `data prepare` without which an encoder cannot run."""
 
-SUPERVISED = "The encoder of the texts saw the labels of train; train utterances get scores of a model that did not."
+TAKES = {"textcnn": "vectors"}
+"""Option that an encoder can use and do without."""
+
+TEXT_CAVEATS = {
+    "tfidf": "Class scores come from a logistic regression fitted on train labels; train utterances get scores of a "
+    "model that did not see their dialogue.",
+    "vectors": "The numbers depend on the vectors file; its checksum is part of the store and of every record.",
+    "textcnn": "The network was trained on the train labels, and the features of train come from the network that saw "
+    "their labels, as in the field.",
+    "transformer": "The numbers depend on the transformer; its name and revision, or its files' checksums, are part of "
+    "the store.",
+}
+
+LABEL_SUPERVISED = {"tfidf", "textcnn"}
 ARRAYS_CAVEAT = "The arrays are the user's; whether train labels, or test data, shaped them is not known here."
 
 
@@ -62,7 +79,7 @@ class StatedFeatures(CardPart):
     """What a user's card may say of a feature set; the rest follows from the data.
 
     Attributes:
-        widths, sources, text, needs: Made anew by every import; a card that an import wrote has them.
+        widths, sources, text, needs, takes: Made anew by every import; a card that an import wrote has them.
     """
 
     title: str = ""
@@ -74,6 +91,7 @@ class StatedFeatures(CardPart):
     sources: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
 
 
 class StatedLabels(CardPart):
@@ -275,10 +293,11 @@ def _feature_sets(stated: StatedCard, data: OwnData, modalities: Sequence[str], 
         if text:
             parts.insert(0, f"Text: {' and '.join(ENCODERS[each] for each in text)}.")
         caveats = [
-            *([SUPERVISED] if "tfidf" in text else []),
+            *(TEXT_CAVEATS[each] for each in text),
             *([ARRAYS_CAVEAT] if measured else []),
             "All statistics come from the train split alone.",
         ]
+        supervised = bool(LABEL_SUPERVISED & set(text))
         found[key] = FeatureSet(
             title=told.title or {GIVEN: "As given"}.get(key, key.replace("-", " with ").capitalize()),
             summary=told.summary or " ".join(parts),
@@ -287,7 +306,8 @@ def _feature_sets(stated: StatedCard, data: OwnData, modalities: Sequence[str], 
             sources=tuple(pins),
             text=text,
             needs=tuple(NEEDS[each] for each in text if each in NEEDS),
-            label_supervised=bool(text) if told.label_supervised is None else told.label_supervised,
+            takes=tuple(TAKES[each] for each in text if each in TAKES),
+            label_supervised=supervised if told.label_supervised is None else told.label_supervised,
             caveats=told.caveats or tuple(caveats),
         )
     return found

@@ -86,6 +86,27 @@ class RandomSplit:
     def __str__(self) -> str:
         return f"{'/'.join(map(str, self.shares))} by dialogue, seed {self.seed}"
 
+    def draw_dev(self, dialogues: Sequence[str]) -> list[bool]:
+        """Which of the dialogues of train become dev, where test is settled: by the shares of train and dev.
+
+        Raises:
+            DataError: If there is but one.
+        """
+        if len(dialogues) < 2:
+            raise DataError(f"train and dev need at least 2 dialogues, but there are {len(dialogues)}.")
+        train, dev, _ = self.shares
+        count = min(max(1, round(len(dialogues) * dev / (train + dev))), len(dialogues) - 1)
+        chosen = set(self._ranked(dialogues)[:count])
+        return [index in chosen for index in range(len(dialogues))]
+
+    def _ranked(self, dialogues: Sequence[str]) -> list[int]:
+        """The dialogues in an order that depends on their ids and the seed alone."""
+
+        def rank(index: int) -> str:
+            return hashlib.sha256(f"{self.seed}/{dialogues[index]}".encode()).hexdigest()
+
+        return sorted(range(len(dialogues)), key=rank)
+
     def draw(self, dialogues: Sequence[str]) -> list[int]:
         """Index into SPLITS of each dialogue: the same on any machine, for it depends on ids and seed alone.
 
@@ -94,11 +115,7 @@ class RandomSplit:
         """
         if len(dialogues) < 3:
             raise DataError(f"three splits need at least 3 dialogues, but there are {len(dialogues)}.")
-
-        def rank(index: int) -> str:
-            return hashlib.sha256(f"{self.seed}/{dialogues[index]}".encode()).hexdigest()
-
-        order = sorted(range(len(dialogues)), key=rank)
+        order = self._ranked(dialogues)
         dev, test = (max(1, round(len(dialogues) * share / 100)) for share in self.shares[1:])
         dev = min(dev, len(dialogues) - 2)
         test = min(test, len(dialogues) - 1 - dev)
@@ -146,13 +163,17 @@ class Dialogues:
 
 
 def assemble(
-    parts: Sequence[Part], label_sets: Mapping[str, tuple[str, ...] | None], random_split: RandomSplit | None = None
+    parts: Sequence[Part],
+    label_sets: Mapping[str, tuple[str, ...] | None],
+    random_split: RandomSplit | None = None,
+    every_class_occurs: bool = True,
 ) -> Dialogues:
     """Put the utterances of one file, or of one for each split, together.
 
     Args:
         label_sets: Classes by label set; None: those that occur, in the order of their names.
         random_split: Draws the splits where the files have none; never used unless asked for.
+        every_class_occurs: Whether a class that no utterance has is an error, or told alone.
 
     Raises:
         DataError: For the first thing that is wrong; names file, line or row, column and value.
@@ -170,7 +191,7 @@ def assemble(
     split_of = [split for split, length in zip(splits, lengths, strict=True) for _ in range(length)]
     for label_set, known in label_sets.items():
         classes[label_set], labels[label_set] = _labels(spoken, label_set, known)
-        _check_labels(label_set, classes[label_set], labels[label_set], split_of, notes)
+        notes += check_labels(label_set, classes[label_set], labels[label_set], split_of, every_class_occurs)
     without_text = sum(not each.text.strip() for each in spoken)
     if 0 < without_text < len(spoken):
         notes.append(f"{without_text} of {len(spoken)} utterances have no text.")
@@ -355,15 +376,25 @@ def _refuse_label(place: Place, label_set: str, value: str | int, known: tuple[s
     raise place.fault(label_set, f"should be one of {', '.join(known)}, but is {shown(value)}.{hint}")
 
 
-def _check_labels(
-    label_set: str, classes: tuple[str, ...], labels: Sequence[int], split_of: Sequence[int], notes: list[str]
-) -> None:
+def check_labels(
+    label_set: str,
+    classes: tuple[str, ...],
+    labels: Sequence[int],
+    split_of: Sequence[int],
+    every_class_occurs: bool = True,
+) -> list[str]:
+    """Check that each split has labels; returns what the user should know of the classes.
+
+    Raises:
+        DataError: If a split has none, or a class that should occur does not.
+    """
+    notes: list[str] = []
     for index, split in enumerate(SPLITS):
         if not any(label >= 0 and of == index for label, of in zip(labels, split_of, strict=True)):
             raise DataError(f"no utterance of {split} has a label of {label_set}; each split needs some.")
     there, in_train = set(labels), {label for label, of in zip(labels, split_of, strict=True) if of == 0}
     for index, name in enumerate(classes):
-        if index not in there:
+        if index not in there and every_class_occurs:
             raise DataError(
                 f"no utterance has the class '{name}' of {label_set}, which the card lists. Take it out of the card, "
                 "or look for another spelling in the data."
@@ -375,6 +406,7 @@ def _check_labels(
         other = folded.setdefault(name.casefold(), name)
         if other != name:
             notes.append(f"the classes '{other}' and '{name}' of {label_set} differ in upper and lower case alone.")
+    return notes
 
 
 def _whole_number(value: str | int) -> int | None:

@@ -153,19 +153,23 @@ def _array_file(file: Path) -> ArrayFile:
 
 
 def read_contents(
-    contents: Contents, label_sets: Mapping[str, tuple[str, ...] | None], random_split: RandomSplit | None = None
+    contents: Contents,
+    label_sets: Mapping[str, tuple[str, ...] | None],
+    random_split: RandomSplit | None = None,
+    every_class_occurs: bool = True,
 ) -> OwnData:
     """Read every file of a folder, check it and join the features to the utterances.
 
     Args:
         label_sets: Classes by label set; None: those that occur.
+        every_class_occurs: Whether a class that no utterance has is an error, or told alone.
 
     Raises:
         DataError: For the first thing that is wrong; names file, line or row, column and value.
         MissingDataError: If a file of a split is not there, or pyarrow is needed and not installed.
     """
     parts = [read_part(file, list(label_sets), split) for file, split in contents.dialogues]
-    dialogues = assemble(parts, label_sets, random_split)
+    dialogues = assemble(parts, label_sets, random_split, every_class_occurs)
     pieces: dict[str, list[tuple[RawArray, SplitName | None]]] = {}
     for each in contents.arrays:
         for modality, raw in arrays.read_arrays(each.file, each.modality).items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +22,9 @@ from mer_bench.data.preparation import PreparationRequest
 from mer_bench.data.store import SPLITS, Store, StoreContent, write_store
 from mer_bench.errors import CardError, DataError, MissingDataError, RequestError, UnknownNameError, nearest_names
 from mer_bench.locations import StoreKey, raw_folder, store_folder
+
+RELEASES = (".pkl", ".pickle", ".p", ".npz")
+"""Endings of single files that are taken for a community feature release; its structure says which."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class OwnReport:
 
     Attributes:
         version: Of the dataset; `changed` is False where the same content was there already.
-        made_card: True where the folder had no card.toml.
+        made_card: True where the folder had no card.toml. recognised: What a feature release is, in words.
         histogram: Labelled utterances by label set, split and class.
         most_speakers: In any one dialogue.
         texts: Utterances with a text.
@@ -64,6 +67,7 @@ class OwnReport:
     version: int
     changed: bool
     made_card: bool
+    recognised: str
     splits: Mapping[str, SplitReport]
     histogram: Mapping[str, Mapping[str, Mapping[str, int]]]
     most_speakers: int
@@ -90,14 +94,58 @@ def check_name(name: str) -> None:
             raise RequestError(f"'{name}' is the name of a {kind} that is installed; choose another.")
 
 
-def import_own(name: str, place: Path, root: Path, random_split: RandomSplit | None = None) -> OwnReport:
+@dataclass(frozen=True)
+class Brought:
+    """What a user brings, read and checked: what they say of it, and the data.
+
+    Attributes:
+        recognised: What a feature release is, in words; "" where a folder of the user's own form was read.
+    """
+
+    stated: StatedCard
+    data: OwnData
+    split_note: str = ""
+    passed_over: tuple[str, ...] = ()
+    recognised: str = ""
+
+
+def read_brought(given: Sequence[Path], random_split: RandomSplit | None = None, layout: str | None = None) -> Brought:
+    """Read a folder, a file of dialogues, or the files of a community feature release.
+
+    Raises:
+        DataError, CardError, MissingDataError: For the first thing that is wrong with the files.
+        SettingError: If a release does not say which dialogues are dev.
+    """
+    places = [place.expanduser() for place in given]
+    if layout is not None or len(places) > 1 or (places[0].is_file() and places[0].suffix.lower() in RELEASES):
+        from mer_bench.data.own.from_release import read_own_release
+
+        release, stated, data = read_own_release(places, layout, random_split)
+        note = f"Dev was drawn at random from train by mer-bench: {random_split}." if random_split else ""
+        return Brought(stated, data, note, recognised=f"{release.layout.id}, {release.layout.title}")
+    contents = look_around(places[0])
+    manifest = contents.manifest if contents.manifest is not None and is_export(contents.manifest) else None
+    stated = read_stated(contents.card, manifest)
+    data = read_contents(contents, stated.classes, random_split, every_class_occurs=contents.card is not None)
+    note = f"The splits were drawn at random by mer-bench: {random_split}." if random_split else ""
+    return Brought(stated, data, note, contents.passed_over)
+
+
+def import_own(
+    name: str,
+    given: Sequence[Path],
+    root: Path,
+    random_split: RandomSplit | None = None,
+    layout: str | None = None,
+) -> OwnReport:
     """Bring a user's dialogues to the data folder, and make their default store.
 
     Everything is read and checked before anything is replaced; where it fails, what was there stays.
 
     Args:
-        place: A folder of dialogues and feature arrays, or one file of dialogues.
+        given: A folder of dialogues and feature arrays, one file of dialogues, or the files of a feature release.
         random_split: Draws the splits where the files have none.
+        layout: What a feature release is, where it cannot be told.
 
     Raises:
         RequestError: For a name that may not be used.
@@ -107,22 +155,18 @@ def import_own(name: str, place: Path, root: Path, random_split: RandomSplit | N
         StorageError: If something cannot be written.
     """
     check_name(name)
-    place = place.expanduser()
     try:
-        contents = look_around(place)
-    except MissingDataError as error:
+        brought = read_brought(given, random_split, layout)
+    except MissingDataError:
         if nearest_names(name, registry.installed_datasets().plugins):
             raise UnknownNameError(
                 "dataset", name, registry.datasets(root).plugins, "mer-bench list datasets"
             ) from None
-        raise error from None
-    manifest = contents.manifest if contents.manifest is not None and is_export(contents.manifest) else None
-    stated = read_stated(contents.card, manifest)
-    data = read_contents(contents, stated.classes, random_split)
+        raise
+    data = brought.data
     _check_train(data)
     raw = raw_folder(root, name)
     _check_former(raw)
-    split_note = f"The splits were drawn at random by mer-bench: {random_split}." if random_split else ""
     with storage_errors(f"write {raw}"):
         raw.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(raw)
@@ -131,7 +175,7 @@ def import_own(name: str, place: Path, root: Path, random_split: RandomSplit | N
             staged.mkdir()
             files = write_raw(staged, data)
             pins = {file.name: (file.stat().st_size, sha256_of_file(file)) for file in files}
-            card = make_card(name, stated, data, pins, stated.version, split_note)
+            card = make_card(name, brought.stated, data, pins, brought.stated.version, brought.split_note)
             key = StoreKey(name, next(iter(card.feature_sets)), next(iter(card.label_sets)), OFFICIAL)
             content = _content(staged, card, key)
             card = _with_widths(card, data, content)
@@ -145,7 +189,7 @@ def import_own(name: str, place: Path, root: Path, random_split: RandomSplit | N
             registry.forget()
         if changed:
             _remove_stale(root / "prepared" / name, store.folder)
-    return _report(name, raw, store, data, card, changed, stated == StatedCard(), contents.passed_over)
+    return _report(name, raw, store, brought, card, changed)
 
 
 def _content(folder: Path, card: DatasetCard, key: StoreKey) -> StoreContent:
@@ -244,12 +288,11 @@ def _report(
     name: str,
     raw: Path,
     store: Store,
-    data: OwnData,
+    brought: Brought,
     card: DatasetCard,
     changed: bool,
-    made_card: bool,
-    passed_over: tuple[str, ...],
 ) -> OwnReport:
+    data = brought.data
     dialogues = data.dialogues
     of_split = np.asarray(dialogues.split_of_utterance)
     labels = {label_set: np.asarray(each) for label_set, each in dialogues.labels.items()}
@@ -294,7 +337,8 @@ def _report(
         store=store.folder,
         version=card.version,
         changed=changed,
-        made_card=made_card,
+        made_card=brought.stated == StatedCard(),
+        recognised=brought.recognised,
         splits=splits,
         histogram=histogram,
         most_speakers=max(len(set(speakers[start:end])) for start, end in pairwise(starts.tolist())),
@@ -302,5 +346,5 @@ def _report(
         modalities=modalities,
         features=tuple(card.feature_sets),
         notes=tuple(dialogues.notes),
-        passed_over=passed_over,
+        passed_over=brought.passed_over,
     )

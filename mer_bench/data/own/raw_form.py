@@ -79,7 +79,8 @@ def read_raw(files: Mapping[str, Path], card: DatasetCard) -> OwnData:
     """
     arrays = (ArrayFile(files[FEATURES], ALL_MODALITIES, None),) if FEATURES in files else ()
     contents = Contents(dialogues=((files[DIALOGUES], None),), arrays=arrays)
-    return read_contents(contents, {name: labels.classes for name, labels in card.label_sets.items()})
+    classes = {name: labels.classes for name, labels in card.label_sets.items()}
+    return read_contents(contents, classes, every_class_occurs=False)
 
 
 def corpus_of(data: OwnData, card: DatasetCard, labels: str) -> Corpus:

@@ -21,7 +21,7 @@ from safetensors.torch import save_file as save_tensors
 from mer_bench.data.own.arrays import Rows, joined, read_arrays, read_present
 from mer_bench.errors import DataError, MerBenchError, MissingDataError
 
-from .writing import write_parquet
+from .writing import save_npz, write_parquet
 
 IDS = ["a/1", "a/2", "b/1"]
 ROWS = Rows("the 3 utterances", np.arange(3), IDS, {name: index for index, name in enumerate(IDS)})
@@ -51,7 +51,7 @@ def test_a_row_of_nan_and_a_key_that_is_absent_are_missing(tmp_path: Path) -> No
     values, present = joined(read_arrays(tmp_path / "audio.npy", "audio")["audio"], ROWS)
     np.testing.assert_array_equal(values, [[1, NAN], [0, 0], [2, 3]])
     assert present.tolist() == [True, False, True]
-    np.savez(tmp_path / "audio.npz", **{"b/1": np.array([2.0, 3]), "a/1": np.array([[1.0, 4]])})
+    save_npz(tmp_path / "audio.npz", {"b/1": np.array([2.0, 3]), "a/1": np.array([[1.0, 4]])})
     assert read(tmp_path / "audio.npz") == ([[1, 4], [0, 0], [2, 3]], [True, False, True])
     np.savez(tmp_path / "audio.npz", values=np.ones((2, 1)), ids=np.array([b"b/1", b"a/2"]), present=np.array([1, 0]))
     assert read(tmp_path / "audio.npz") == ([[0], [0], [1]], [False, False, True])
@@ -64,7 +64,7 @@ def test_a_file_of_all_modalities(tmp_path: Path) -> None:
     assert sorted(found) == ["audio", "text"]
     assert found["audio"].columns == ("pitch", "level")
     assert joined(found["audio"], ROWS)[1].tolist() == [True, False, True]
-    np.savez(tmp_path / "features.npz", **arrays)
+    save_npz(tmp_path / "features.npz", arrays)
     assert sorted(read_arrays(tmp_path / "features.npz", "features")) == ["audio", "text"]
 
 
@@ -103,7 +103,7 @@ def test_bfloat16_is_read_and_float8_refused(tmp_path: Path) -> None:
     ],
 )
 def test_arrays_that_do_not_fit_are_named(tmp_path: Path, arrays: dict[str, Any], says: str) -> None:
-    np.savez(tmp_path / "audio.npz", **arrays)
+    save_npz(tmp_path / "audio.npz", arrays)
     with pytest.raises(DataError) as caught:
         read(tmp_path / "audio.npz")
     assert says in str(caught.value)

@@ -16,7 +16,17 @@ from mer_bench.data.own.raw_form import read_raw, write_raw
 from mer_bench.data.store import SPLITS
 from mer_bench.errors import DataError, MissingDataError, RequestError
 
-from .writing import ARRAY_FORMS, DIALOGUE_FORMS, Given, corpora, write_arrays, write_csv, write_dialogues, write_jsonl
+from .writing import (
+    ARRAY_FORMS,
+    DIALOGUE_FORMS,
+    Given,
+    corpora,
+    save_npz,
+    write_arrays,
+    write_csv,
+    write_dialogues,
+    write_jsonl,
+)
 
 SOME = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -174,7 +184,7 @@ def test_keys_may_be_the_ids_of_a_split_alone(tmp_path: Path) -> None:
             {"id": 0, "utterances": [{"id": turn, "speaker": "A", "label": each} for turn, each in enumerate(labels)]}
         ]
         write_jsonl(tmp_path / f"{split}.jsonl", rows)
-        np.savez(tmp_path / f"{split}.audio.npz", **{"0/1": np.array([1.0]), "0/0": np.array([5.0])})
+        save_npz(tmp_path / f"{split}.audio.npz", {"0/1": np.array([1.0]), "0/0": np.array([5.0])})
     data = read(tmp_path)
     assert data.dialogues.dialogue_ids == ["train/0", "dev/0", "test/0"]
     assert data.dialogues.utterance_ids[:3] == ["train/0/0", "train/0/1", "dev/0/0"]

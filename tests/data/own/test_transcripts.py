@@ -139,7 +139,11 @@ def test_another_encoding_is_told(tmp_path: Path, suffix: str, encoding: str) ->
         read(tmp_path / f"talks.{suffix}")
 
 
-NESTED = {"id": "a", "split": "train", "utterances": [{"speaker": "Ada", "label": "x"}, {"speaker": "B", "label": "y"}]}
+NESTED: dict[str, Any] = {
+    "id": "a",
+    "split": "train",
+    "utterances": [{"speaker": "Ada", "label": "x"}, {"speaker": "B", "label": "y"}],
+}
 REST = [{**NESTED, "id": "b", "split": "dev"}, {**NESTED, "id": "c", "split": "test"}]
 ROW = {"dialogue": "e", "speaker": "Ada", "label": "x", "split": "train"}
 
@@ -211,7 +215,7 @@ def test_line_separators_inside_a_text_end_no_line(tmp_path: Path) -> None:
     rows = [
         {**each, "utterances": [{**NESTED["utterances"][0], "text": text}, NESTED["utterances"][1]]}
         for each in [NESTED, *REST]
-    ]  # type: ignore[index]
+    ]
     (tmp_path / "talks.jsonl").write_text("\r\n".join(json.dumps(each, ensure_ascii=False) for each in rows))
     found = read(tmp_path / "talks.jsonl")
     assert found.texts is not None

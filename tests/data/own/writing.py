@@ -132,6 +132,12 @@ def write_dialogues(folder: Path, given: Given, form: str, by_split: bool) -> No
             write_parquet(folder / f"{stem}.parquet", {key: [row[key] for row in rows] for key in rows[0]})
 
 
+def save_npz(file: Path, arrays: Mapping[str, Any], compressed: bool = False) -> None:
+    """`np.savez` with the arrays in a mapping, whose keys may be no Python names."""
+    save: Any = np.savez_compressed if compressed else np.savez
+    save(file, **arrays)
+
+
 DIALOGUE_FORMS = ("nested", "jsonl", "csv", "parquet")
 
 
@@ -140,7 +146,7 @@ def _npy(file: Path, name: str, values: NDArray[Any], ids: list[str]) -> None:
 
 
 def _npz(file: Path, name: str, values: NDArray[Any], ids: list[str]) -> None:
-    np.savez_compressed(file.with_name(file.name + ".npz"), **{name: values})
+    save_npz(file.with_name(file.name + ".npz"), {name: values}, compressed=True)
 
 
 def _npz_ids(file: Path, name: str, values: NDArray[Any], ids: list[str]) -> None:
@@ -148,7 +154,7 @@ def _npz_ids(file: Path, name: str, values: NDArray[Any], ids: list[str]) -> Non
 
 
 def _npz_keyed(file: Path, name: str, values: NDArray[Any], ids: list[str]) -> None:
-    np.savez(file.with_name(file.name + ".npz"), **_present_only(values, ids))
+    save_npz(file.with_name(file.name + ".npz"), _present_only(values, ids))
 
 
 def _safetensors(file: Path, name: str, values: NDArray[Any], ids: list[str]) -> None:
@@ -206,7 +212,7 @@ def write_arrays(folder: Path, given: Given, form: str, by_split: bool) -> None:
 
 # What survives csv and JSON alike; a lone carriage return does too, and so do the separators of str.splitlines.
 WORDS = st.text(
-    st.characters(exclude_categories=("Cs",), exclude_characters="\0"),
+    st.characters(codec="utf-8", exclude_characters="\0"),
     max_size=12,
 )
 NAMES = WORDS.map(str.strip).filter(bool)
