@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from mer_bench.data.text import tfidf
 from mer_bench.data.text.encoding import Features, TrainTexts
 from mer_bench.data.text.folds import dialogue_folds
 from mer_bench.data.text.style import STYLE_VALUES, style
@@ -185,3 +186,30 @@ def test_an_utterance_without_a_label_and_a_class_that_never_occurs() -> None:
     encoder, _ = fitted(replace(train, labels=two, class_count=2))
     scores = encoder.transform(texts)[:, 22:] * encoder.arrays["score_deviation"] + encoder.arrays["score_mean"]
     assert ((scores[:, 1] > scores[:, 0]) == (two == 1)).mean() > 0.9
+
+
+def test_linear_algebra_has_one_thread_and_gets_the_others_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def threads() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    seen: list[set[int]] = []
+    original_fit, original_svd = LogisticRegression.fit, tfidf.randomized_svd
+
+    def fit(self: Any, *given: Any) -> Any:
+        seen.append(threads())
+        return original_fit(self, *given)
+
+    def svd(*given: Any, **more: Any) -> Any:
+        seen.append(threads())
+        return original_svd(*given, **more)
+
+    monkeypatch.setattr(LogisticRegression, "fit", fit)
+    monkeypatch.setattr(tfidf, "randomized_svd", svd)
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = threads()
+        fitted()
+        assert threads() == before
+    assert len(seen) == 1 + SMALL.score_folds + 1
+    assert seen == [{1}] * len(seen)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import threadpool_limits
 
 from mer_bench.config import Settings
 from mer_bench.data.text.encoding import (
@@ -198,11 +200,22 @@ class TfidfEncoder(TextEncoder):
         return cls(settings, weights["words"], weights["characters"], rest)
 
 
+def _one_thread() -> AbstractContextManager[Any]:
+    """Linear algebra in one thread.
+
+    The matrices are small. On a busy machine more threads spend several times as long in waiting for each
+    other, and another number of threads gives other last bits.
+    """
+    limits: AbstractContextManager[Any] = threadpool_limits(limits=1, user_api="blas")
+    return limits
+
+
 def _fit_topics(ngrams: sparse.csr_matrix, settings: TfidfSettings, arrays: dict[str, NDArray[Any]]) -> Floats:
     width = min(settings.topics, min(ngrams.shape) - 1)
     if width < 1:
         raise DataError("the train split has too little text for a truncated SVD.")
-    _, _, components = randomized_svd(ngrams, width, n_iter=settings.svd_iterations, random_state=settings.seed)
+    with _one_thread():
+        _, _, components = randomized_svd(ngrams, width, n_iter=settings.svd_iterations, random_state=settings.seed)
     # Single precision halves what is kept; used here too, so that the kept state gives the very same features.
     arrays["topic_components"] = components.astype(np.float32)
     raw = np.asarray(ngrams @ arrays["topic_components"].T)
@@ -261,7 +274,7 @@ def _regression(
     model = LogisticRegression(
         C=settings.score_inverse_penalty, max_iter=settings.score_iterations, tol=settings.score_tolerance
     )
-    with warnings.catch_warnings():
+    with _one_thread(), warnings.catch_warnings():
         # The number of iterations is a setting: stopping early is part of the recipe, not a failure.
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(given, labels)
