@@ -6,7 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from mer_bench import registry
 
@@ -77,3 +79,26 @@ def test_a_wrong_request_is_one_sentence(invoke: Invoke, tmp_path: Path, words: 
     assert says in result.stderr
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_what_was_exported_is_imported_verified_and_exported_again(
+    invoke: Invoke, root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MER_BENCH_DATA")
+    elsewhere = ("--data-root", str(root))
+    assert invoke("data", "export", "meld-synthetic", "--to", "first", *elsewhere).exit_code == 0
+    assert invoke("data", "import", "mine", "--from", "first", *elsewhere).exit_code == 0
+    assert invoke("data", "verify", "mine", *elsewhere).exit_code == 0
+    assert invoke("data", "export", "mine", "--to", "second", *elsewhere).exit_code == 0
+    first, second = ((tmp_path / name / "dialogues.jsonl").read_bytes() for name in ("first", "second"))
+    assert first == second
+    arrays, again = (load_file(tmp_path / name / "features.safetensors") for name in ("first", "second"))
+    assert set(arrays) == set(again)
+    for name in arrays:
+        if name.endswith(".present"):
+            assert np.array_equal(arrays[name], again[name])
+    raw = root / "raw" / "mine" / "dialogues.jsonl"
+    raw.write_bytes(raw.read_bytes() + b"\n")
+    result = invoke("data", "verify", "mine", *elsewhere)
+    assert result.exit_code == 2
+    assert "dialogues.jsonl" in result.stderr

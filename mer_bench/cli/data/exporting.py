@@ -43,8 +43,8 @@ def export_data(
     from mer_bench.locations import data_root as data_root_of
 
     screen = Screen(quiet_output=as_json)
-    plugin, chosen = named_features(name, features)
-    key = resolve(plugin.name, chosen, labels, protocol, fold)
+    plugin, chosen = named_features(name, features, data_root)
+    key = resolve(plugin.name, chosen, labels, protocol, fold, data_root)
     folds = plugin.card.protocols[key.protocol].folds
     if folds and fold is None:
         raise SettingError(
