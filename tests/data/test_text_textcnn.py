@@ -24,7 +24,7 @@ def fitted(train: TrainTexts | None = None, **more: int) -> tuple[TextCnnEncoder
 
 def test_forward_by_hand() -> None:
     torch.manual_seed(0)
-    network = TextCnn(torch.randn(9, 5), 3, SMALL).eval()
+    network = TextCnn(torch.randn(9, 5), 3, SMALL.model_copy(update={"features": 30})).eval()
     text = [3, 8, UNKNOWN, 4, 2, 7, 3]
     embedded = network.embedding.weight[text].detach()  # (7, 5)
     pooled = []
@@ -38,6 +38,7 @@ def test_forward_by_hand() -> None:
         ]
         pooled += [max(0.0, *each) for each in answers]
     hidden = torch.relu(network.dense(torch.tensor(pooled)))
+    assert 0 < int((hidden == 0).sum()) < 30
     with torch.no_grad():
         torch.testing.assert_close(network.hidden(*padded([text], 5))[0], hidden)
         torch.testing.assert_close(network(*padded([text], 5))[0], network.out(hidden))
