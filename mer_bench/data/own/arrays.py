@@ -37,16 +37,8 @@ COLUMNS_KEY = "columns"
 _SAFETENSORS_KINDS = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 
 # Numpy reads an array's header as Python text, and lets through whatever that raises.
-_BROKEN_ARRAY: tuple[type[Exception], ...] = (
-    OSError,
-    ValueError,
-    EOFError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    MemoryError,
-)
-_BROKEN_ARRAY += (SyntaxError, TokenError, RecursionError)
+_HEADER_FAULTS = (SyntaxError, TokenError, RecursionError, TypeError, LookupError, ArithmeticError)
+_BROKEN_ARRAY = (OSError, ValueError, EOFError, MemoryError, *_HEADER_FAULTS)
 _BROKEN_ZIP = (*_BROKEN_ARRAY, zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError)
 
 # Above both, an archive is a bomb rather than features: zeros alone compress like that.

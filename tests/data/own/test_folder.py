@@ -26,6 +26,7 @@ from .writing import (
     write_csv,
     write_dialogues,
     write_jsonl,
+    write_parquet,
 )
 
 SOME = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -108,6 +109,13 @@ def test_a_single_file_is_a_folder_of_dialogues_alone(tmp_path: Path) -> None:
         look_around(tmp_path / "talks.txt")
 
 
+def test_a_split_in_a_row_must_be_that_of_the_files_name(tmp_path: Path) -> None:
+    for split in SPLITS:
+        write_csv(tmp_path / f"{split}.csv", [{**ROWS[0], "split": "train"}, {**ROWS[1], "split": split}])
+    with pytest.raises(DataError, match=r"dev.csv, line 2, column split: is 'train', but the file's name says dev"):
+        read(tmp_path)
+
+
 def test_what_is_no_data_is_passed_over_and_named(tmp_path: Path) -> None:
     write_csv(tmp_path / "dialogues.csv", ROWS)
     for name in ("README.md", "LICENSE", ".hidden", "notes.txt", "audio.csv"):
@@ -176,6 +184,18 @@ def test_the_split_may_stand_before_or_after_the_modality(tmp_path: Path) -> Non
     array = read(tmp_path).arrays["audio"]
     assert array.values[:, 0].tolist() == [0, 2, 3, 4]
     assert array.present.tolist() == [False, True, True, True]
+
+
+def test_columns_that_differ_between_splits_are_refused(tmp_path: Path) -> None:
+    write_csv(tmp_path / "dialogues.csv", ROWS)
+    for split, rows, names in (
+        ("train", 2, ("pitch", "level")),
+        ("dev", 1, ("level", "pitch")),
+        ("test", 1, ("a", "b")),
+    ):
+        write_parquet(tmp_path / f"{split}.audio.parquet", {name: [1.0] * rows for name in names})
+    with pytest.raises(DataError, match=r"dev.audio.parquet and .*train.audio.parquet name their columns differently"):
+        read(tmp_path)
 
 
 def test_keys_may_be_the_ids_of_a_split_alone(tmp_path: Path) -> None:

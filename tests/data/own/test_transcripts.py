@@ -139,11 +139,8 @@ def test_another_encoding_is_told(tmp_path: Path, suffix: str, encoding: str) ->
         read(tmp_path / f"talks.{suffix}")
 
 
-NESTED: dict[str, Any] = {
-    "id": "a",
-    "split": "train",
-    "utterances": [{"speaker": "Ada", "label": "x"}, {"speaker": "B", "label": "y"}],
-}
+TURNS = [{"speaker": "Ada", "label": "x"}, {"speaker": "B", "label": "y"}]
+NESTED: dict[str, Any] = {"id": "a", "split": "train", "utterances": TURNS}
 REST = [{**NESTED, "id": "b", "split": "dev"}, {**NESTED, "id": "c", "split": "test"}]
 ROW = {"dialogue": "e", "speaker": "Ada", "label": "x", "split": "train"}
 
