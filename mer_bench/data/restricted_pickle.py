@@ -560,8 +560,11 @@ class _Reader:
                 todo.extend(value)
             elif not isinstance(value, list):
                 for part in _parts(value):
-                    if id(part) not in arrays:
-                        self.unpack(part)
+                    known = self.packed.get(id(part))
+                    if known is not None and not known[0]:
+                        # It stays in `packed`: elsewhere the same list may stand in a list.
+                        self.spend(32 * len(known[1]))
+                        known[0].extend(known[1])
                 todo.extend(_parts(value))
         return replaced(root)
 

@@ -59,6 +59,17 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def without_arrays(value: Any) -> Any:
+    """The value with a list for each array of floats, in lists, tuples and dicts."""
+    if isinstance(value, np.ndarray) and value.dtype == np.float64 and value.ndim == 1:
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: without_arrays(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(without_arrays, value))
+    return value
+
+
 class TestData:
     @pytest.mark.parametrize("protocol", PROTOCOLS)
     @pytest.mark.parametrize(
@@ -531,6 +542,25 @@ class TestDamage:
         with contextlib.suppress(DataError):
             read(bytes(stream))
 
+    @settings(max_examples=200, deadline=None)
+    @given(value=TestData.plain, protocol=st.sampled_from(PROTOCOLS), data=st.data())
+    def test_lists_of_floats_come_back_as_arrays(self, value: Any, protocol: int, data: st.DataObject) -> None:
+        """Packed or not, the same values, and the same answer to damage."""
+        stream = pickle.dumps([value, [1.5] * 5, {"a": [0.5, float("nan")]}, (value, [2.0])], protocol=protocol)
+        packed = loads_restricted(stream, "x.pkl", packed=True)
+        assert same(without_arrays(packed), without_arrays(read(stream)))
+        assert isinstance(packed[1], np.ndarray)
+        assert isinstance(packed[3][1], list)
+        changed = bytearray(stream)
+        changed[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
+        answers = []
+        for way in (False, True):
+            try:
+                answers.append(without_arrays(loads_restricted(bytes(changed), "x.pkl", packed=way)))
+            except DataError as error:
+                answers.append(type(error))
+        assert same(*answers)
+
     @settings(max_examples=400, deadline=None)
     @given(
         stream=st.lists(
@@ -540,6 +570,14 @@ class TestDamage:
     def test_noise(self, stream: list[bytes]) -> None:
         with contextlib.suppress(DataError):
             read(b"".join(stream) + b".")
+        with contextlib.suppress(DataError):
+            loads_restricted(b"".join(stream) + b".", "x.pkl", packed=True)
+
+    @settings(max_examples=400, deadline=None)
+    @given(st.binary(max_size=200))
+    def test_any_bytes(self, data: bytes) -> None:
+        with contextlib.suppress(DataError):
+            loads_restricted(data, "x.pkl", packed=True)
 
     @pytest.mark.parametrize(
         "data", [b"", b"<html>not found</html>", b"version https://git-lfs", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"."]
@@ -555,6 +593,119 @@ class TestDamage:
             read(b"\xff\xd8")
         with pytest.raises(DataError, match=r"x\.pkl ends in the middle, after 3 bytes"):
             read(b"\x80\x02]")
+
+
+class TestFloats:
+    """Lists of floats packed into arrays, where the stream does odd things with them."""
+
+    def packed(self, data: bytes) -> Any:
+        return loads_restricted(data, "x.pkl", packed=True)
+
+    FLOATS = b"".join(b"G" + struct.pack(">d", number) for number in (1, 2, 3, 4))
+
+    @pytest.mark.parametrize(
+        ("data", "expected"),
+        [
+            (b"](" + FLOATS + b"eq\x00(" + FLOATS + b"e.", [1.0, 2.0, 3.0, 4.0] * 2),
+            (b"](" + FLOATS + b"eK\x07a.", [1.0, 2.0, 3.0, 4.0, 7]),
+            (b"]K\x07a(" + FLOATS + b"e.", [7, 1.0, 2.0, 3.0, 4.0]),
+            (b"](" + FLOATS + b"e(K\x01Neq\x00(" + FLOATS + b"e.", [1.0, 2.0, 3.0, 4.0, 1, None, 1.0, 2.0, 3.0, 4.0]),
+            (b"(" + FLOATS + b"l.", [1.0, 2.0, 3.0, 4.0]),
+            (b"(" + FLOATS + b"t.", (1.0, 2.0, 3.0, 4.0)),
+            (b"](" + FLOATS + b"eq\x00\x85h\x00\x86.", (([1.0, 2.0, 3.0, 4.0],), [1.0, 2.0, 3.0, 4.0])),
+            (b"](]q\x00(" + FLOATS + b"eh\x00h\x00e.", [[1.0, 2.0, 3.0, 4.0]] * 3),
+            (b"cbuiltins\nset\n](" + FLOATS + b"e\x85R.", {1.0, 2.0, 3.0, 4.0}),
+            (b"](]q\x00(" + FLOATS + b"eh\x00\x85e.", [[1.0, 2.0, 3.0, 4.0], ([1.0, 2.0, 3.0, 4.0],)]),
+            (b"](]q\x00(" + FLOATS + b"e\x85h\x00e.", [([1.0, 2.0, 3.0, 4.0],), [1.0, 2.0, 3.0, 4.0]]),
+            (b"}K\x01](" + FLOATS + b"es.", {1: [1.0, 2.0, 3.0, 4.0]}),
+            (FLOATS + b".", 4.0),
+            (b"(" + FLOATS + b"1N.", None),
+        ],
+        ids=repr,
+    )
+    def test_the_same_values(self, data: bytes, expected: Any) -> None:
+        assert without_arrays(self.packed(data)) == expected
+        assert read(data) == expected
+
+    def test_shared_lists_are_one_array(self) -> None:
+        found = self.packed(b"](]q\x00(" + self.FLOATS + b"eh\x00e.")
+        assert found[0] is found[1]
+        assert found[0].dtype == np.float64
+
+    def test_a_list_of_objects_is_no_array(self) -> None:
+        array = np.array([[1.5, 2.5], None], dtype=object)
+        for protocol in PROTOCOLS:
+            assert without_arrays(self.packed(pickle.dumps([array], protocol=protocol))[0][0]) == [1.5, 2.5]
+
+    def test_cut_off_floats(self) -> None:
+        for end in range(1, len(self.FLOATS)):
+            with pytest.raises(DataError):
+                self.packed(b"](" + self.FLOATS[:end])
+
+    def test_unfolding_counts_what_is_packed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(restricted_pickle, "MAX_ITEMS", 1000)
+        with pytest.raises(DataError, match="unfold"):
+            self.packed(pickle.dumps([[float(number) for number in range(200)]] * 9))
+
+    def test_a_large_file_is_given_back_while_it_is_read(self, tmp_path: Path) -> None:
+        """And read right: what stands across the borders of what was given back, too."""
+        random = np.random.default_rng(0)
+        value = [random.normal(size=size).astype(np.float32) for size in random.integers(1, 40_000, 250)]
+        value += [list(map(float, random.normal(size=1000))) for _ in range(100)]
+        file = tmp_path / "large.pkl"
+        file.write_bytes(pickle.dumps(value))
+        assert file.stat().st_size > 3 * restricted_pickle._GIVEN_BACK
+        assert same(load_restricted(file), value)
+        for found, expected in zip(load_restricted(file, packed=True), value, strict=True):
+            np.testing.assert_array_equal(found, expected)
+        file.write_bytes(file.read_bytes()[:-1000])
+        with pytest.raises(DataError, match="in the middle"):
+            load_restricted(file)
+
+
+HOSTILE = {
+    "os.system": called("os.system", "touch trace"),
+    "eval": called("builtins.eval", "open('trace', 'w')"),
+    "getattr": b"cbuiltins\ngetattr\n(cos\nsystem\nVx\ntR.",
+    "nested": pickle.dumps([b"\x80\x02cos\nsystem\n(Vtouch trace\ntR."])[:-1] + b"cos\nsystem\n(Vtouch trace\ntR.",
+    "laughs": b"]q\x00" + b"".join(b"](" + (b"h" + bytes([i])) * 10 + b"eq" + bytes([i + 1]) for i in range(50)) + b".",
+    "giant text": b"\x80\x04\x8d" + b"\xff" * 6 + b"\x00\x00" + b"x" * 1000,
+    "deep": b"]" * 200_000 + b"a" * 199_999 + b".",
+    "deep tuples": b")" + b"\x85" * 200_000 + b".",
+    "memo": b"N" + b"".join(b"r" + struct.pack("<I", 2**32 - 1 - i) for i in range(300_000)) + b".",
+    "array": ARRAY + b"(I1\n(I281474976710655\nI2\ntcnumpy\ndtype\n(Vf8\nI00\nI01\ntRI00\nU\x00tb.",
+    "empty types": ARRAY + b"(I1\n(I281474976710655\ntcnumpy\ndtype\n(VS0\nI00\nI01\ntRI00\nU\x00tb.",
+    "zip": b"PK\x03\x04" + b"x" * 1000,
+    "gzip": b"\x1f\x8b\x08" + b"x" * 1000,
+    "numbers": b"](" + b"G\x00\x00\x00\x00\x00\x00\x00\x00" * 100_000 + b"eq\x00" + b"](" + b"h\x00" * 10_000 + b"e.",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_in_a_bounded_process(name: str, tmp_path: Path) -> None:
+    """Refused, or a plain value, in one sentence: with little memory, no child, no file and little time."""
+    (tmp_path / "x.pkl").write_bytes(HOSTILE[name])
+    code = (
+        "import resource, sys; from pathlib import Path; from mer_bench.data.restricted_pickle import load_restricted\n"
+        "from mer_bench.errors import DataError\n"
+        "def forbid(event, given):\n"
+        "    wanted = ('open', 'exec', 'compile', 'import', 'os.', 'subprocess', 'socket', 'shutil')\n"
+        "    if event.startswith(wanted) and str(given[:1]) != str((str(Path('x.pkl')),)):\n"
+        "        sys.stderr.write(f'{event} {given}'[:300] + chr(10))\n"
+        "import numpy as np; b'x'.decode('raw-unicode-escape')\n"
+        "size = int(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmSize'))) * 1024\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (size + (400 << 20),) * 2)\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (20, 20)); resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))\n"
+        "sys.addaudithook(forbid)\n"
+        "try: load_restricted(Path('x.pkl'), packed=True)\n"
+        "except DataError as error: print(error)\n"
+        "else: print('a value')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+    assert done.stdout.startswith("a value" if name == "memo" else "x.pkl")
+    assert sorted(os.listdir(tmp_path)) == ["x.pkl"]  # noqa: PTH208
 
 
 @pytest.mark.real_data
