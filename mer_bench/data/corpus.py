@@ -30,6 +30,7 @@ class Measurements:
     Attributes:
         source: What measured them, in words.
         columns: Name of each column; () where they have none.
+        scaled: They are features already, of an exported store, and are used as they are.
 
     Shapes:
         values: (utterances, columns), float; NaN where blank. Nothing is read from rows that are missing.
@@ -40,6 +41,7 @@ class Measurements:
     present: NDArray[np.bool_]
     source: str
     columns: tuple[str, ...] = ()
+    scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,9 @@ def _standardise(
     measured: Measurements, in_train: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], dict[str, Any], dict[str, NDArray[Any]]]:
     """Features, settings and pipeline of a measured modality."""
+    if measured.scaled:
+        values = np.where(measured.present[:, None], measured.values, 0).astype(np.float32)
+        return values, {"width": values.shape[1], "scaled": "before", "source": measured.source}, {}
     names = measured.columns or tuple(f"column {place}" for place in range(measured.values.shape[1]))
     scaler = Standardiser.fit(measured.values[in_train], measured.present[in_train], names)
     arrays, told = scaler.state()

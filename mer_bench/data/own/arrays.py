@@ -12,7 +12,7 @@ import math
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -31,8 +31,8 @@ ALL_MODALITIES = "features"
 
 PRESENT = ".present"
 
-COLUMNS_KEY = "columns"
-"""Key in a safetensors file's metadata: names of the columns as JSON, by modality."""
+ABOUT_KEY = "mer_bench"
+"""Key in a safetensors file's metadata: JSON of `columns`, names by modality, and `scaled`, a list of modalities."""
 
 _SAFETENSORS_KINDS = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
 
@@ -52,6 +52,7 @@ class RawArray:
     Attributes:
         ids: Utterance of each row; None: the rows are in the utterances' order.
         columns: Names of the columns; () where they have none.
+        scaled: The values are features already, of an exported store, and are used as they are.
 
     Shapes:
         values: (rows, width), float. present: (rows,), bool, or None where the file does not say.
@@ -63,6 +64,7 @@ class RawArray:
     ids: Sequence[str] | None = None
     present: NDArray[np.bool_] | None = None
     columns: tuple[str, ...] = ()
+    scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class FeatureArray:
     present: NDArray[np.bool_]
     columns: tuple[str, ...]
     files: tuple[str, ...]
+    scaled: bool = False
 
     @property
     def width(self) -> int:
@@ -98,6 +101,14 @@ class Rows:
     places: NDArray[np.int64]
     ids: Sequence[str]
     aliases: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class _About:
+    """What a safetensors file says of its arrays, by modality."""
+
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    scaled: frozenset[str] = frozenset()
 
 
 def read_arrays(file: Path, modality: str) -> dict[str, RawArray]:
@@ -121,12 +132,12 @@ def read_arrays(file: Path, modality: str) -> dict[str, RawArray]:
         if modality == ALL_MODALITIES:
             raise DataError(f"{file}: an npy file holds one modality, and its name says which: audio.npy.")
         return {modality: RawArray(file, modality, _matrix(_read_npy(file), str(file)))}
-    arrays, columns = _read_npz(file) if suffix == ".npz" else _read_safetensors(file)
+    arrays, about = (_read_npz(file), _About()) if suffix == ".npz" else _read_safetensors(file)
     if not arrays:
         raise DataError(f"{file} holds no array.")
     if modality == ALL_MODALITIES:
-        return _all_modalities(file, arrays, columns)
-    return {modality: _one_modality(file, modality, arrays, columns.get(modality, ()))}
+        return _all_modalities(file, arrays, about)
+    return {modality: _one_modality(file, modality, arrays, about.columns.get(modality, ()))}
 
 
 def read_present(file: Path) -> NDArray[np.bool_]:
@@ -199,9 +210,7 @@ def _places_of(raw: RawArray, rows: Rows) -> list[int]:
     return places
 
 
-def _all_modalities(
-    file: Path, arrays: Mapping[str, NDArray[Any]], columns: Mapping[str, tuple[str, ...]]
-) -> dict[str, RawArray]:
+def _all_modalities(file: Path, arrays: Mapping[str, NDArray[Any]], about: _About) -> dict[str, RawArray]:
     found = {}
     for name, array in arrays.items():
         if name.endswith(PRESENT) and name.removesuffix(PRESENT) in arrays:
@@ -209,7 +218,8 @@ def _all_modalities(
         told = arrays.get(name + PRESENT)
         present = None if told is None else _truth(told, f"{file}: {name}{PRESENT}")
         values = _matrix(array, f"{file}: {name}")
-        found[name] = RawArray(file, name, values, None, present, _fitting(columns.get(name, ()), values))
+        columns = _fitting(about.columns.get(name, ()), values)
+        found[name] = RawArray(file, name, values, None, present, columns, name in about.scaled)
     return found
 
 
@@ -251,8 +261,8 @@ def _read_npy(file: Path) -> NDArray[Any]:
         raise _unreadable(file, "npy", error) from None
 
 
-def _read_npz(file: Path) -> tuple[dict[str, NDArray[Any]], Mapping[str, tuple[str, ...]]]:
-    """The arrays by name; npz has no other place for names of columns."""
+def _read_npz(file: Path) -> dict[str, NDArray[Any]]:
+    """The arrays by name."""
     found: dict[str, NDArray[Any]] = {}
     try:
         with zipfile.ZipFile(file) as archive:
@@ -267,7 +277,7 @@ def _read_npz(file: Path) -> tuple[dict[str, NDArray[Any]], Mapping[str, tuple[s
                 found[name] = _read_entry(archive, entry)
     except _BROKEN_ZIP as error:
         raise _unreadable(file, "npz", error) from None
-    return found, {}
+    return found
 
 
 def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any]:
@@ -285,8 +295,8 @@ def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> NDArray[Any
         return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
 
 
-def _read_safetensors(file: Path) -> tuple[dict[str, NDArray[Any]], Mapping[str, tuple[str, ...]]]:
-    """The arrays by name, and the names of the columns by modality."""
+def _read_safetensors(file: Path) -> tuple[dict[str, NDArray[Any]], _About]:
+    """The arrays by name, and what the file says of them."""
     from safetensors import SafetensorError, safe_open
 
     found: dict[str, NDArray[Any]] = {}
@@ -305,11 +315,12 @@ def _read_safetensors(file: Path) -> tuple[dict[str, NDArray[Any]], Mapping[str,
     except (SafetensorError, OSError, ValueError) as error:
         raise _unreadable(file, "safetensors", error) from None
     try:
-        told = json.loads(metadata.get(COLUMNS_KEY, "{}"))
-        columns = {str(name): tuple(map(str, each)) for name, each in told.items()}
-    except (ValueError, AttributeError, TypeError):
-        columns = {}  # another program's metadata of that name say nothing here
-    return found, columns
+        told = json.loads(metadata.get(ABOUT_KEY, "{}"))
+        columns = {str(name): tuple(map(str, each)) for name, each in told.get("columns", {}).items()}
+        about = _About(columns, frozenset(map(str, told.get("scaled", ()))))
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        about = _About()  # another program's metadata of that name say nothing here
+    return found, about
 
 
 def _read_parquet(file: Path, modality: str) -> RawArray:

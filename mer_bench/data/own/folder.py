@@ -226,7 +226,8 @@ def _combined(modality: str, pieces: Sequence[tuple[RawArray, SplitName | None]]
     present = np.zeros(count, dtype=np.bool_)
     for rows, each, there in parts:
         values[rows.places], present[rows.places] = each, there
-    return FeatureArray(values, present, pieces[0][0].columns, tuple(raw.file.name for raw, _ in pieces))
+    scaled = all(raw.scaled for raw, _ in pieces) and not np.isnan(values).any()
+    return FeatureArray(values, present, pieces[0][0].columns, tuple(raw.file.name for raw, _ in pieces), scaled)
 
 
 def _rows(dialogues: Dialogues, split: SplitName | None) -> Rows:

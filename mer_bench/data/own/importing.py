@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -127,6 +127,10 @@ def read_brought(given: Sequence[Path], random_split: RandomSplit | None = None,
     manifest = contents.manifest if contents.manifest is not None and is_export(contents.manifest) else None
     stated = read_stated(contents.card, manifest)
     data = read_contents(contents, stated.classes, random_split, every_class_occurs=contents.card is not None)
+    if manifest is not None and contents.card is None:
+        # An export holds what a store held: to scale it again would change it.
+        whole = {name: replace(array, scaled=not np.isnan(array.values).any()) for name, array in data.arrays.items()}
+        data = replace(data, arrays=whole)
     note = f"The splits were drawn at random by mer-bench: {random_split}." if random_split else ""
     return Brought(stated, data, note, contents.passed_over)
 

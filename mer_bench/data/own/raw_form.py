@@ -15,7 +15,7 @@ import numpy as np
 from mer_bench.atomic import flush_to_disk
 from mer_bench.cards import DatasetCard
 from mer_bench.data.corpus import Corpus, Measurements
-from mer_bench.data.own.arrays import ALL_MODALITIES, COLUMNS_KEY, PRESENT, FeatureArray
+from mer_bench.data.own.arrays import ABOUT_KEY, ALL_MODALITIES, PRESENT, FeatureArray
 from mer_bench.data.own.dialogues import DEFAULT_LABEL, Dialogues
 from mer_bench.data.own.folder import ArrayFile, Contents, OwnData, read_contents
 from mer_bench.data.store import SPLITS
@@ -39,7 +39,7 @@ def write_raw(folder: Path, data: OwnData) -> list[Path]:
             tensors[modality] = np.ascontiguousarray(array.values)
             tensors[modality + PRESENT] = np.ascontiguousarray(array.present)
         files.append(folder / FEATURES)
-        save_file(tensors, files[1], metadata={COLUMNS_KEY: _columns(data.arrays)})
+        save_file(tensors, files[1], metadata={ABOUT_KEY: _about(data.arrays)})
     for file in files:
         flush_to_disk(file)
     return files
@@ -101,6 +101,7 @@ def corpus_of(data: OwnData, card: DatasetCard, labels: str) -> Corpus:
                 present=array.present,
                 source="arrays of the user",
                 columns=array.columns,
+                scaled=array.scaled,
             )
             for name, array in data.arrays.items()
         },
@@ -110,5 +111,6 @@ def corpus_of(data: OwnData, card: DatasetCard, labels: str) -> Corpus:
     )
 
 
-def _columns(arrays: Mapping[str, FeatureArray]) -> str:
-    return json.dumps({name: list(array.columns) for name, array in sorted(arrays.items()) if array.columns})
+def _about(arrays: Mapping[str, FeatureArray]) -> str:
+    columns = {name: list(array.columns) for name, array in sorted(arrays.items()) if array.columns}
+    return json.dumps({"columns": columns, "scaled": sorted(name for name, array in arrays.items() if array.scaled)})

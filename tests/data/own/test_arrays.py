@@ -59,7 +59,9 @@ def test_a_row_of_nan_and_a_key_that_is_absent_are_missing(tmp_path: Path) -> No
 
 def test_a_file_of_all_modalities(tmp_path: Path) -> None:
     arrays = {"audio": np.ones((3, 2), "f4"), "audio.present": np.array([True, False, True]), "text": np.ones((3, 1))}
-    save_file(arrays, tmp_path / "features.safetensors", {"columns": json.dumps({"audio": ["pitch", "level"]})})
+    save_file(
+        arrays, tmp_path / "features.safetensors", {"mer_bench": json.dumps({"columns": {"audio": ["pitch", "level"]}})}
+    )
     found = read_arrays(tmp_path / "features.safetensors", "features")
     assert sorted(found) == ["audio", "text"]
     assert found["audio"].columns == ("pitch", "level")
@@ -174,6 +176,9 @@ def test_a_file_that_claims_more_than_it_has_is_refused_at_once(tmp_path: Path) 
     for suffix in ("npy", "npz", "safetensors"):
         with pytest.raises(DataError, match=f"audio.{suffix} cannot be read as {suffix}"):
             read(tmp_path / f"audio.{suffix}")
+    # Said before anything of that size is asked of the machine.
+    with pytest.raises(DataError, match=f"the array 'values.npy' claims {8 * 10**15} bytes, but has {len(huge)}"):
+        read(tmp_path / "audio.npz")
 
 
 def test_an_archive_that_unpacks_to_a_thousand_times_its_size_is_refused(

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from mer_bench import registry
 from mer_bench.cards import DatasetCard, parse_card
 from mer_bench.data.corpus import Corpus, make_store
+from mer_bench.data.export import export_store
 from mer_bench.data.own import importing
 from mer_bench.data.own.describing import card_text, read_stated
 from mer_bench.data.own.dialogues import RandomSplit
@@ -366,38 +367,32 @@ def test_a_random_split_is_written_down(folder: Path, root: Path) -> None:
     assert [count.dialogues for count in card.counts["official"].values()] == [6, 2, 2]
 
 
-def test_an_export_comes_back_as_it_was(folder: Path, root: Path) -> None:
-    """The form that an export writes, with its manifest, made here by hand."""
-    (folder / "card.toml").write_text('synthetic = true\nlicence = "CC0"\n' + CARD.partition("\n[")[2].join(["[", ""]))
-    report = import_own("small-talks", [folder], root)
+def test_an_export_comes_back_as_it_was(spoken: Path, root: Path) -> None:
+    (spoken / "card.toml").write_text(
+        "synthetic = true\n"
+        + CARD.replace("[label_sets", '[subsets.phone]\ntitle = "Phone"\nsummary = "x"\n[label_sets', 1)
+    )
+    report = import_own("small-talks", [spoken], root)
     store = open_store(report.store)
     export = root.parent / "export"
-    export.mkdir()
-    shutil.copy(root / "raw/small-talks/dialogues.jsonl", export)
-    shutil.copy(root / "raw/small-talks/features.safetensors", export)
-    manifest = {
-        "dataset": "small-talks",
-        "features": "given",
-        "labels": "mood",
-        "classes": ["calm", "angry"],
-        "title": "Small talks",
-        "licence": "CC0",
-        "synthetic": True,
-        "label_supervised": True,
-        "caveats": ["Beware."],
-        "store_checksum": "x",
-    }
-    (export / "manifest.json").write_text(json.dumps(manifest))
+    export_store(store, registry.datasets(root).find("small-talks").card, export)
     again = import_own("copy", [export], root)
-    for name, array in arrays_of(open_store(again.store)).items():
+    found = arrays_of(open_store(again.store))
+    assert set(found) == set(store.arrays)
+    for name, array in found.items():
         np.testing.assert_array_equal(array, np.asarray(store.arrays[name]), err_msg=name)
     card = registry.datasets(root).find("copy").card
-    assert (card.synthetic, card.licence) == (True, "CC0")
+    assert (card.title, card.licence, card.synthetic) == ("Small talks", "CC0", True)
+    assert card.label_sets["mood"].classes == ("calm", "angry")
     assert card.feature_sets["given"].label_supervised
-    assert card.feature_sets["given"].caveats[1:] == ("Beware.",)
-    # A manifest of another program says nothing.
+    assert card.feature_sets["given"].caveats[0] == "Exported by mer-bench from small-talks/given."
+    # Also from the form in which it is kept, and without reading the export a second time.
+    assert import_own("copy", [root / "raw/copy"], root).changed is False
+    # A manifest of another program says nothing, and the arrays are scaled like any other.
     (export / "manifest.json").write_text("{}")
-    assert import_own("copy", [export], root).made_card
+    other = import_own("copy", [export], root)
+    assert other.made_card
+    assert (arrays_of(open_store(other.store))["features.text"] != found["features.text"]).any()
 
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=10)
