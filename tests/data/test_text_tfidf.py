@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -63,6 +63,8 @@ def test_style() -> None:
 
 
 @given(text=st.text(st.characters(exclude_categories=()), max_size=40))
+@example(text="oh\x00")
+@example(text="\ud83d")
 @settings(max_examples=100, deadline=None)
 def test_any_text_has_finite_values(text: str) -> None:
     clean = normalise(text)
