@@ -167,7 +167,22 @@ def _candidates(folder: Path, sources: Iterable[Source]) -> dict[str, list[Path]
     for source in sources:
         # Stable, and False sorts before True: the published path's end first, then in the order of the walk.
         found[source.name].sort(key=lambda file: not (source.path and file.as_posix().endswith("/" + source.path)))
-    return found
+    return _told_apart(found, sources)
+
+
+def _told_apart(candidates: dict[str, list[Path]], sources: Iterable[Source]) -> dict[str, list[Path]]:
+    """The candidates without files that are another source's by their content: two releases share a file name."""
+    claims: dict[Path, list[Source]] = {}
+    for source in sources:
+        for file in candidates[source.name]:
+            claims.setdefault(file, []).append(source)
+    for file, claimed in claims.items():
+        pinned = [source for source in claimed if source.sha256 or source.git_blob] if len(claimed) > 1 else []
+        if owners := [source for source in pinned if not difference_from_pin(file, source)]:
+            for source in claimed:
+                if source not in owners:
+                    candidates[source.name].remove(file)
+    return candidates
 
 
 def _choose(

@@ -195,7 +195,7 @@ def import_release(dataset: str, release: Release, root: Path) -> ReleaseImport:
         DataError: If it is not the published one, or disagrees with the dataset's counts, labels or turns.
         StorageError: If a copy cannot be written.
     """
-    plugin = registry.datasets().find(dataset)
+    plugin = registry.datasets(root).find(dataset)
     features = feature_set_of(release, plugin)
     names = plugin.card.feature_sets[features].sources
     files = dict(zip(names, release.files, strict=False))

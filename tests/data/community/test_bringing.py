@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from typer.testing import CliRunner
 
 from mer_bench import registry
 from mer_bench.api import PreparationRequest
-from mer_bench.cards import SplitCount
+from mer_bench.cards import Source, SplitCount
 from mer_bench.cli import app
 from mer_bench.data import community
 from mer_bench.data.community.bringing import compare
 from mer_bench.data.corpus import Corpus, make_store
+from mer_bench.data.files import git_blob_of
+from mer_bench.data.preparation import import_files
 from mer_bench.errors import DataError, SettingError, UnknownNameError
 
 from .releases import CLASSES, LENGTHS, NAMES, cosmic, meld, one_hot, releases
@@ -40,7 +43,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Any:
         source.model_copy(update={"git_blob": "", "sha256": "", "bytes": 0}) for source in plugin.card.sources
     )
     card = plugin.card.model_copy(update={"counts": {"official": COUNTS}, "sources": sources})
-    monkeypatch.setitem(registry.datasets().plugins, "meld", type(plugin)("meld", card, plugin.package, ""))
+    shelf = replace(registry.datasets(), plugins={"meld": replace(plugin, card=card)})
+    monkeypatch.setattr(registry, "datasets", lambda root=None: shelf)
     return card
 
 
@@ -191,6 +195,29 @@ def test_a_choice_is_asked_for(tmp_path: Path) -> None:
     assert "recognised: sdt-iemocap" in result.stdout
     assert "holds iemocap, not meld" in result.stderr
     assert "Did you mean 'sdt-iemocap'" in run("meld", "--from", file, "--layout", "sdt-iemoca", root=tmp_path).stderr
+
+
+def test_two_published_files_of_one_name(small: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder that has one of them it is not taken for a damaged copy of the other."""
+    plugin = registry.datasets().find("meld")
+    (tmp_path / "mine").mkdir()
+    file = tmp_path / "mine" / "features.pkl"
+    file.write_bytes(b"one")
+    pins = {"a.pkl": git_blob_of(b"one"), "b.pkl": git_blob_of(b"other")}
+    sources = tuple(
+        Source(name=name, repository="x/y", commit="z", path=f"{name[0]}/features.pkl", git_blob=pin)
+        for name, pin in pins.items()
+    )
+    features = {name: small.feature_sets["mmgcn"].model_copy(update={"sources": (f"{name}.pkl",)}) for name in "ab"}
+    card = small.model_copy(update={"sources": sources, "feature_sets": features})
+    shelf = replace(registry.datasets(), plugins={"meld": replace(plugin, card=card)})
+    monkeypatch.setattr(registry, "datasets", lambda root=None: shelf)
+    report = import_files("meld", tmp_path / "mine", tmp_path / "root")
+    assert report.imported == {"a.pkl": file}
+    assert report.ready == ("a",)
+    file.write_bytes(b"neither")
+    with pytest.raises(DataError, match="git blob"):
+        import_files("meld", tmp_path / "mine", tmp_path / "root")
 
 
 def test_comparing() -> None:
