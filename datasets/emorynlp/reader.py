@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mer_bench.api import Dataset, DatasetCard, PreparationRequest, SplitName, StoreContent
+from mer_bench.data import community
 from mer_bench.data.corpus import Corpus, make_store
 from mer_bench.data.store import SPLITS
 from mer_bench.data.tables import Table, check_counts, read_table
@@ -68,7 +69,21 @@ class EmoryNlp(Dataset):
     """The EmoryNLP corpus."""
 
     def prepare(self, request: PreparationRequest) -> StoreContent:
-        return make_store(read_corpus(self.card, request), self.card, request)
+        is_release = community.is_release("emorynlp", request.features)
+        corpus = self.release_corpus(request) if is_release else read_corpus(self.card, request)
+        return make_store(corpus, self.card, request)
+
+    def release_corpus(self, request: PreparationRequest) -> Corpus:
+        classes = SENTIMENT if request.labels == "sentiment" else None
+        return community.corpus_of("emorynlp", self.card, request, classes=classes)
+
+    def annotation(self, labels: str, raw: Path) -> Corpus | None:
+        files = {source_of(split): raw / source_of(split) for split in SPLITS}
+        if not all(file.is_file() for file in files.values()):
+            return None
+        known = read_corpus(self.card, PreparationRequest("transcripts", labels, "official", None, files))
+        # Releases call a scene 1_2_3 where the corpus, and this dataset, write s01_e02_c03.
+        return replace(known, dialogue_ids=[release_id(name) for name in known.dialogue_ids])
 
     def examine(self, source: str, file: Path) -> None:
         for split in SPLITS:
@@ -84,6 +99,11 @@ def source_of(split: str) -> str:
 def scene_id(scene: Scene) -> str:
     """Id of a scene as the corpus' own release writes it: `s01_e02_c03`."""
     return "s{:02}_e{:02}_c{:02}".format(*scene)
+
+
+def release_id(scene: str) -> str:
+    """Id of a scene as community releases write it, from `scene_id`: `1_2_3`."""
+    return "_".join(str(int(part[1:])) for part in scene.split("_"))
 
 
 def read_scenes(file: Path, split: SplitName, card: DatasetCard) -> Scenes:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mer_bench.api import Dataset, PreparationRequest, StoreContent
+from mer_bench.data import community
 from mer_bench.data.corpus import Corpus, Measurements, make_store
 from mer_bench.data.restricted_pickle import load_restricted
 from mer_bench.data.tables import Table, check_counts, read_table
-from mer_bench.errors import DataError
+from mer_bench.errors import DataError, SettingError
 
 TRANSCRIPTS = "iemocap_full_dataset.csv"
 PROSODY_TABLE = "iemocap_audio_features.csv"
@@ -83,7 +84,47 @@ class Iemocap(Dataset):
     """The IEMOCAP corpus."""
 
     def prepare(self, request: PreparationRequest) -> StoreContent:
-        return make_store(read_corpus(request), self.card, request)
+        is_release = community.is_release("iemocap", request.features)
+        corpus = self.release_corpus(request) if is_release else read_corpus(request)
+        return make_store(corpus, self.card, request)
+
+    def release_corpus(self, request: PreparationRequest) -> Corpus:
+        if request.labels.endswith("context"):
+            raise SettingError(
+                f"iemocap/{request.features} has the utterances of the six-class set alone, so labels "
+                f"'{request.labels}' have no context to keep; ask for '{request.labels.removesuffix('-context')}'."
+            )
+        sources = self.card.feature_sets[request.features].sources
+        split_of = read_split(request.files[DEV_DIALOGUES])
+        if request.fold is not None:
+            split_of = {dialogue: fold_of(dialogue, request.fold) for dialogue in split_of}
+        corpus = community.corpus_of(
+            "iemocap",
+            self.card,
+            request,
+            files=[request.files[name] for name in sources if name != DEV_DIALOGUES],
+            splits=split_of,
+            # Four classes of a six-class release: what the four have no class for has no label.
+            classes={"excited": "happy", "frustrated": None} if request.labels == "four" else None,
+        )
+        return replace(corpus, subsets=subsets_of(corpus.dialogue_ids))
+
+    def annotation(self, labels: str, raw: Path) -> Corpus | None:
+        files = {name: raw / name for name in (TRANSCRIPTS, SIX_CLASS_SET)}
+        if labels != "six" or not all(file.is_file() for file in files.values()):
+            return None
+        utterances = read_transcripts(files[TRANSCRIPTS])
+        order, six = read_six_class_set(files[SIX_CLASS_SET], utterances)
+        names = [name for dialogue in order for name in order[dialogue]]
+        return Corpus(
+            dialogue_ids=list(order),
+            lengths=[len(order[dialogue]) for dialogue in order],
+            splits=[0] * len(order),
+            utterance_ids=names,
+            speakers=[utterances[name].speaker for name in names],
+            labels=[six[name] for name in names],
+            texts=[utterances[name].text for name in names],
+        )
 
     def examine(self, source: str, file: Path) -> None:
         if source == TRANSCRIPTS:
@@ -187,12 +228,12 @@ def read_six_class_set(file: Path, utterances: Mapping[str, Utterance]) -> tuple
     return order, index_of
 
 
-def read_split(file: Path, dialogues: Sequence[str]) -> dict[str, int]:
+def read_split(file: Path) -> dict[str, int]:
     """Split of each dialogue in the protocol cosmic: 0 train, 1 dev, 2 test.
 
     Raises:
         UnsafePickleError: If the file asks for anything but data.
-        DataError: If its three lists do not hold every dialogue once.
+        DataError: If its three lists do not hold every dialogue of the corpus once.
     """
     fields = load_restricted(file)
     lists = fields[3:] if isinstance(fields, list | tuple) else ()
@@ -200,8 +241,12 @@ def read_split(file: Path, dialogues: Sequence[str]) -> dict[str, int]:
         raise DataError(f"{file} should be one list of six fields that ends in the train, test and dev dialogues.")
     train, test, dev = lists
     split_of = {**dict.fromkeys(train, 0), **dict.fromkeys(dev, 1), **dict.fromkeys(test, 2)}
-    if len(split_of) != len(train) + len(dev) + len(test) or set(split_of) != set(dialogues):
-        raise DataError(f"{file}: its lists of train, test and dev dialogues should hold each dialogue once.")
+    listed = len(train) + len(dev) + len(test)
+    if len(split_of) != listed or listed != SIX_CLASS_COUNTS["dialogues"]:
+        raise DataError(
+            f"{file}: its lists of train, test and dev dialogues should hold each of {SIX_CLASS_COUNTS['dialogues']} "
+            f"dialogues once, but hold {listed}, {len(split_of)} different ones."
+        )
     return split_of
 
 
@@ -213,6 +258,12 @@ def session_of(dialogue: str) -> int:
 def fold_of(dialogue: str, fold: int) -> int:
     """Split of a dialogue in a fold of the protocol loso: 0 train, 1 dev, 2 test."""
     return {fold: 2, fold % 5 + 1: 1}.get(session_of(dialogue), 0)
+
+
+def subsets_of(dialogues: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
+    """Which dialogues are scripted and which improvised, by their names: (dialogues,) each."""
+    scripted = np.array(["_script" in dialogue for dialogue in dialogues])
+    return {"scripted": scripted, "improvised": ~scripted}
 
 
 def in_time(everything: Sequence[str], ordered: Sequence[str]) -> list[str]:
@@ -255,12 +306,13 @@ def read_corpus(request: PreparationRequest) -> Corpus:
         by_dialogue.setdefault(utterance.dialogue, []).append(name)
     dialogues = sorted(by_dialogue)
     if request.fold is None:
-        split_of = read_split(request.files[DEV_DIALOGUES], dialogues)
+        split_of = read_split(request.files[DEV_DIALOGUES])
+        if unknown := set(dialogues) - set(split_of):
+            raise DataError(f"{request.files[DEV_DIALOGUES]} does not say where dialogue {min(unknown)} belongs.")
     else:
         split_of = {dialogue: fold_of(dialogue, request.fold) for dialogue in dialogues}
     names = {dialogue: in_time(by_dialogue[dialogue], order[dialogue]) for dialogue in dialogues}
     rows = [name for dialogue in dialogues for name in names[dialogue]]
-    is_scripted = np.array(["_script" in dialogue for dialogue in dialogues])
     return Corpus(
         dialogue_ids=dialogues,
         lengths=[len(names[dialogue]) for dialogue in dialogues],
@@ -270,7 +322,7 @@ def read_corpus(request: PreparationRequest) -> Corpus:
         labels=[labels.get(name, -1) for name in rows],
         texts=[utterances[name].text for name in rows],
         measurements={"audio": _audio(request.files, rows)},
-        subsets={"scripted": is_scripted, "improvised": ~is_scripted},
+        subsets=subsets_of(dialogues),
     )
 
 

@@ -20,6 +20,7 @@ from mer_bench_datasets.emorynlp.reader import (
 
 from mer_bench import registry
 from mer_bench.cards import DatasetCard, SplitCount, SplitName
+from mer_bench.data.community import compare, read_release
 from mer_bench.data.corpus import Corpus, speaker_indices
 from mer_bench.data.preparation import PreparationRequest, import_files
 from mer_bench.data.restricted_pickle import load_restricted
@@ -174,8 +175,7 @@ def test_the_card_pins_what_the_feature_sets_need() -> None:
     assert next(iter(card.label_sets)) == "emotion"
     assert next(iter(card.feature_sets)) == "transcripts"
     assert list(card.label_sets["emotion"].classes) == COSMIC == sorted(SENTIMENT, key=COSMIC.index)
-    for source in card.sources:
-        assert source.repository
+    for source in (source for source in card.sources if source.repository):
         assert source.bytes
         assert len(source.commit) == len(source.git_blob) == 40
         assert len(source.sha256) == 64
@@ -195,6 +195,16 @@ def corpora(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 @pytest.mark.real_data
 class TestReal:
     """Against the published files and the COSMIC release of the same corpus."""
+
+    def test_the_annotation_is_named_as_releases_name_it(self, shared_data: Path, tmp_path: Path) -> None:
+        import_files("emorynlp", shared_data / "published", tmp_path)
+        known = registry.load_dataset("emorynlp").annotation("emotion", tmp_path / "raw" / "emorynlp")
+        file = next(
+            (shared_data / "published").glob("*/conv-emotion/*/COSMIC/feature-extraction/emorynlp/emorynlp.pkl")
+        )
+        found = compare(read_release([file]).corpus(), known)
+        assert (found.dialogues, found.utterances) == (827, 9489)
+        assert registry.load_dataset("emorynlp").annotation("emotion", tmp_path) is None
 
     def test_counts_and_classes(self, corpora: dict[str, Corpus]) -> None:
         corpus = corpora["emotion"]

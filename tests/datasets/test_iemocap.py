@@ -29,10 +29,11 @@ from mer_bench_datasets.iemocap.reader import (
 )
 
 from mer_bench import registry
+from mer_bench.data.community import compare
 from mer_bench.data.corpus import Corpus
 from mer_bench.data.preparation import PreparationRequest, import_files, prepare, resolve
 from mer_bench.data.store import SPLITS, Store
-from mer_bench.errors import DataError, UnsafePickleError
+from mer_bench.errors import DataError, SettingError, UnsafePickleError
 
 DIALOGUES = [f"Ses0{session}F_{kind}01" for session in range(1, 6) for kind in ("impro", "script")]
 EMOTIONS = ["hap", "sad", "neu", "ang", "exc", "fru", "xxx", "sur"]
@@ -226,8 +227,13 @@ def test_fewer_utterances_than_published(tmp_path: Path) -> None:
             "majority emotion is hap",
         ),
         (SIX_CLASS_SET, [{DIALOGUES[0]: [f"{DIALOGUES[0]}_F000"]}, {}, {}, {}, [], []], "one label for each utterance"),
-        (DEV_DIALOGUES, [{}, {}, {}, DIALOGUES, [], DIALOGUES[:1]], "each dialogue once"),
-        (DEV_DIALOGUES, [{}, {}, {}, DIALOGUES[1:], [], []], "each dialogue once"),
+        (DEV_DIALOGUES, [{}, {}, {}, DIALOGUES, [], DIALOGUES[:1]], "once, but hold 11, 10 different"),
+        (DEV_DIALOGUES, [{}, {}, {}, DIALOGUES[1:], [], []], "once, but hold 9"),
+        (
+            DEV_DIALOGUES,
+            [{}, {}, {}, [*DIALOGUES[1:], "Ses09F_impro01"], [], []],
+            "where dialogue Ses01F_impro01 belongs",
+        ),
         (DEV_DIALOGUES, [1, 2], "ends in the train, test and dev"),
     ],
 )
@@ -241,6 +247,63 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path) -> None:
     files[SIX_CLASS_SET].write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
     with pytest.raises(UnsafePickleError, match=r"os\.system"):
         read_corpus(request_of(files))
+
+
+def release(folder: Path) -> dict[str, Path]:
+    """The six-class set of `made_up` in the layout of the MMGCN release, and the dev dialogues."""
+    files = made_up(folder)
+    ids, labels, speakers, sentences, train, test = pickle.loads(files[SIX_CLASS_SET].read_bytes())
+    rng = np.random.default_rng(1)
+    vectors = [
+        {name: [rng.normal(size=width).astype(np.float32) for _ in of] for name, of in ids.items()}
+        for width in (100, 1582, 342)
+    ]
+    file = folder / "mmgcn_IEMOCAP_features.pkl"
+    file.write_bytes(pickle.dumps([ids, speakers, labels, *vectors, sentences, sorted(train), sorted(test)]))
+    return {file.name: file, DEV_DIALOGUES: files[DEV_DIALOGUES]}
+
+
+@pytest.fixture
+def dataset() -> reader.Iemocap:
+    """With a card that states no counts, as those of the small files are others."""
+    return reader.Iemocap(registry.datasets().find("iemocap").card.model_copy(update={"counts": {}}))
+
+
+@pytest.mark.parametrize(("labels", "wanted"), [("six", [0, 1, 2, 3, 4, 5]), ("four", [0, 1, 2, 3, 0])])
+def test_a_community_release_gets_the_dev_dialogues_and_the_named_parts(
+    tmp_path: Path, dataset: reader.Iemocap, labels: str, wanted: list[int]
+) -> None:
+    content = dataset.prepare(PreparationRequest("mmgcn", labels, "cosmic", None, release(tmp_path)))
+    assert content.splits.tolist() == [0] * 6 + [1] * 2 + [2] * 2
+    assert content.labels[: len(wanted)].tolist() == wanted
+    assert content.subsets["scripted"].tolist() == [False, True] * 5
+    assert {name: values.shape[1] for name, values in content.features.items()} == {
+        "text": 100,
+        "audio": 1582,
+        "visual": 342,
+    }
+
+
+def test_a_community_release_under_loso(tmp_path: Path, dataset: reader.Iemocap) -> None:
+    corpus = dataset.release_corpus(PreparationRequest("mmgcn", "six", "loso", 3, release(tmp_path)))
+    assert dict(zip(corpus.dialogue_ids, corpus.splits, strict=True)) == {
+        dialogue: fold_of(dialogue, 3) for dialogue in DIALOGUES
+    }
+
+
+def test_a_community_release_has_no_context(tmp_path: Path, dataset: reader.Iemocap) -> None:
+    with pytest.raises(SettingError, match="ask for 'six'"):
+        dataset.prepare(PreparationRequest("mmgcn", "six-context", "cosmic", None, release(tmp_path)))
+
+
+def test_a_community_release_is_compared_with_the_annotation(tmp_path: Path, dataset: reader.Iemocap) -> None:
+    files = release(tmp_path)
+    corpus = dataset.release_corpus(PreparationRequest("mmgcn", "six", "cosmic", None, files))
+    known = dataset.annotation("six", tmp_path)
+    assert known is not None
+    found = compare(corpus, known)
+    assert (found.dialogues, found.utterances, found.labels) == (10, 60, 0)
+    assert dataset.annotation("six", tmp_path / "nowhere") is None
 
 
 @pytest.fixture(scope="module")
