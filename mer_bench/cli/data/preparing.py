@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mer_bench.cli.data.names import DatasetOrFeatures, FeaturesId, named_features
+from mer_bench.cli.data.verifying import overlap_rows, show_overlap
 from mer_bench.cli.options import DataRoot, Debug, Json, LabelsId, ProtocolId
 
 
@@ -82,5 +83,13 @@ def _show_store(screen: Any, store: Any) -> None:
         Column("classes", narrow="wrap"),
     ]
     screen.table(columns, rows)
-    notes = [(str(key), str(value)) for key, value in manifest.notes.items()]
+    notes = [(str(key), _note_text(value)) for key, value in manifest.notes.items()]
     screen.pairs([("widths", ", ".join(f"{name} {width}" for name, width in manifest.widths.items())), *notes])
+    if overlap := overlap_rows(manifest.overlap or ()):
+        screen.line()
+        show_overlap(screen, overlap)
+
+
+def _note_text(value: Any) -> str:
+    """What was noticed, as a line: counts by name as `pitch 15, laughter 1`."""
+    return ", ".join(f"{name} {count}" for name, count in value.items()) if isinstance(value, dict) else str(value)
