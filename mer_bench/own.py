@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mer_bench.api import Dataset, PreparationRequest, StoreContent
 from mer_bench.data.corpus import make_store
+from mer_bench.data.dataset import Dataset, PreparationRequest, StoreContent
 from mer_bench.data.own.raw_form import corpus_of, read_raw
 from mer_bench.errors import DataError
 

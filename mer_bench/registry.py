@@ -222,7 +222,7 @@ def load_dataset(name: str, root: Path | None = None) -> Any:
     """
     plugin = datasets(root).find(name)
     found = _import_entry(plugin, plugin.card.entry)
-    _expect_child(plugin, found, "mer_bench.api.Dataset")
+    _expect_child(plugin, found, "mer_bench.data.dataset.Dataset")
     return found(plugin.card)
 
 

@@ -226,7 +226,7 @@ def test_broken_code_is_one_sentence(shelves: ShelfWriter, files: dict[str, str]
 @pytest.mark.parametrize(
     ("reader", "message"),
     [
-        ("class Talks: pass", "should be a child of mer_bench.api.Dataset"),
+        ("class Talks: pass", "should be a child of mer_bench.data.dataset.Dataset"),
         (
             DATASET.replace("    def prepare(self, request):\n        raise NotImplementedError\n", "    pass"),
             "has no method prepare",

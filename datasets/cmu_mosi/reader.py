@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mer_bench.api import Dataset, DatasetCard, PreparationRequest, StoreContent
 from mer_bench.data.corpus import Corpus, Measurements, make_store
+from mer_bench.data.dataset import Dataset, DatasetCard, PreparationRequest, StoreContent
 from mer_bench.data.store import SPLITS
 from mer_bench.data.tables import Table, check_counts, read_rows
 from mer_bench.errors import DataError

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mer_bench.api import Dataset, DatasetCard, PreparationRequest, SplitName, StoreContent
 from mer_bench.data import community
 from mer_bench.data.corpus import Corpus, make_store
+from mer_bench.data.dataset import Dataset, DatasetCard, PreparationRequest, SplitName, StoreContent
 from mer_bench.data.store import SPLITS
 from mer_bench.data.tables import Table, check_counts, read_table
 from mer_bench.errors import DataError

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mer_bench.api import Dataset, PreparationRequest, StoreContent
 from mer_bench.data import community
 from mer_bench.data.corpus import Corpus, Measurements, make_store
+from mer_bench.data.dataset import Dataset, PreparationRequest, StoreContent
 from mer_bench.data.restricted_pickle import load_restricted
 from mer_bench.data.tables import Table, check_counts, read_table
 from mer_bench.errors import DataError, SettingError

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mer_bench.api import Dataset, DatasetCard, PreparationRequest, SplitName, StoreContent
 from mer_bench.data import community
 from mer_bench.data.corpus import Corpus, Measurements, make_store
+from mer_bench.data.dataset import Dataset, DatasetCard, PreparationRequest, SplitName, StoreContent
 from mer_bench.data.store import SPLITS
 from mer_bench.data.tables import check_counts, read_table
 from mer_bench.errors import DataError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mer_bench.api import Dataset, PreparationRequest, StoreContent
+from mer_bench.data.dataset import Dataset, PreparationRequest, StoreContent
 from mer_bench.errors import SettingError
 
 from .generator import generate

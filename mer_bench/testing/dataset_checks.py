@@ -167,7 +167,7 @@ def check_dataset_folder(subject: DatasetSubject) -> None:
 def check_prepares(subject: DatasetSubject) -> None:
     """Every feature set whose files are here can be prepared, and needs no option that its card hides."""
     if not isinstance(subject.dataset, Dataset):
-        raise Failed(f"{subject.card.entry} should be a child of mer_bench.api.Dataset.")
+        raise Failed(f"{subject.card.entry} should be a child of mer_bench.data.dataset.Dataset.")
     for what, _, content in subject.contents():
         if not isinstance(content, StoreContent):
             raise Failed(f"{what}: prepare should return a StoreContent, but returned {type(content).__name__}.")
