@@ -942,12 +942,17 @@ class TestUnreachable:
             first = plugin_of(source_of("small.csv"))
             fetch(first, "all", tmp_path, mirror=address)
 
+        # Bound and never listening: it refuses, and no other test's server can be given the port meanwhile.
+        silent = socket.socket()
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+
         def last(request: Scripted) -> None:
             status(200, FILES["small.csv"][1])(request)
             threading.Thread(target=request.server.shutdown).start()
             request.server.server_close()
+            silent.bind(request.server.server_address)
 
-        with pytest.raises(RunError), scripted(last) as (address, _):
+        with silent, pytest.raises(RunError), scripted(last) as (address, _):
             fetch(BOTH, "all", tmp_path / "other", mirror=address)
         assert left_in(tmp_path / "other") == ["small.csv"]
 
