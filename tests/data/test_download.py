@@ -950,10 +950,10 @@ class TestUnreachable:
         silent.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
 
         def last(request: Scripted) -> None:
-            # Before the answer, or the next request may still be let in.
+            # Before the answer, or the next request may still be let in; the loop first, which holds the socket.
+            request.server.shutdown()
             request.server.server_close()
             silent.bind(request.server.server_address)
-            threading.Thread(target=request.server.shutdown).start()
             status(200, FILES["small.csv"][1])(request)
 
         with silent, pytest.raises(RunError), scripted(last) as (address, _):
