@@ -1,0 +1,1 @@
+"""bc-LSTM: contextual LSTMs over the utterances of a video, one a modality and one over all of them."""
