@@ -145,7 +145,11 @@ def test_each_modality_has_its_own_loss_where_it_is_there() -> None:
 def test_an_utterance_without_anything_leaves_finite_gradients(fusion: str) -> None:
     model = small_model(fusion=fusion).float().train()
     batch = make_batch([3, 1]).to("cpu", torch.float32)
-    nothing = replace(batch, present={name: torch.zeros_like(batch.mask) for name in ALL})
+    nothing = replace(
+        batch,
+        features={name: torch.full_like(value, torch.nan) for name, value in batch.features.items()},
+        present={name: torch.zeros_like(batch.mask) for name in ALL},
+    )
     logits = model(nothing).logits
     torch.testing.assert_close(logits.softmax(-1), model.bias.softmax(-1).expand_as(logits))
     (logits * torch.arange(3.0)).sum().backward()

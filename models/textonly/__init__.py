@@ -1,0 +1,1 @@
+"""Text only: a small transformer encoder over the utterances of a dialogue."""
