@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mer_bench.data import community
 from mer_bench.data.corpus import Corpus, Measurements, make_store
 from mer_bench.data.dataset import Dataset, PreparationRequest, StoreContent
+from mer_bench.data.prosody import PROSODY
 from mer_bench.data.restricted_pickle import load_restricted
 from mer_bench.data.tables import Table, check_counts, read_table
 from mer_bench.errors import DataError, SettingError
@@ -26,18 +27,6 @@ PROSODY_TABLE = "iemocap_audio_features.csv"
 SIX_CLASS_SET = "IEMOCAP_features_raw_6way.pkl"
 DEV_DIALOGUES = "iemocap.pkl"
 PARALINGUISTIC_TABLE = "paralinguistic.csv"
-
-PROSODY = (
-    "duration",
-    "avg_intensity",
-    "intensity_variation",
-    "avg_pitch",
-    "pitch_std",
-    "pitch_range",
-    "articulation_rate",
-    "mean_hnr",
-)
-"""Columns of the prosody table: seconds, dB, dB, Hz, Hz, Hz, syllables per second, dB."""
 
 PARALINGUISTIC = (
     "log_pitch",

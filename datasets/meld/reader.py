@@ -13,21 +13,10 @@ from numpy.typing import NDArray
 from mer_bench.data import community
 from mer_bench.data.corpus import Corpus, Measurements, make_store
 from mer_bench.data.dataset import Dataset, DatasetCard, PreparationRequest, SplitName, StoreContent
+from mer_bench.data.prosody import PROSODY
 from mer_bench.data.store import SPLITS
 from mer_bench.data.tables import check_counts, read_table
 from mer_bench.errors import DataError
-
-PROSODY = (
-    "duration",
-    "avg_intensity",
-    "intensity_variation",
-    "avg_pitch",
-    "pitch_std",
-    "pitch_range",
-    "articulation_rate",
-    "mean_hnr",
-)
-"""Columns of the prosody files: seconds, dB, dB, Hz, Hz, Hz, syllables per second, dB."""
 
 BROKEN_CLIPS = {"train": ((125, 3),), "dev": ((110, 7),), "test": ()}
 """Dialogue and utterance number of the clips that are damaged, and so have no prosody."""

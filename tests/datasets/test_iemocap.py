@@ -18,7 +18,6 @@ from mer_bench_datasets.iemocap.reader import (
     DEV_DIALOGUES,
     PARALINGUISTIC,
     PARALINGUISTIC_TABLE,
-    PROSODY,
     PROSODY_TABLE,
     SIX_CLASS_SET,
     TRANSCRIPTS,
@@ -32,6 +31,7 @@ from mer_bench import registry
 from mer_bench.data.community import compare
 from mer_bench.data.corpus import Corpus
 from mer_bench.data.preparation import PreparationRequest, import_files, prepare, resolve
+from mer_bench.data.prosody import PROSODY
 from mer_bench.data.store import SPLITS, Store
 from mer_bench.errors import DataError, SettingError, UnsafePickleError
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mer_bench_datasets.meld.reader import (
-    PROSODY,
     Meld,
     prosody_file,
     read_prosody,
@@ -25,6 +24,7 @@ from mer_bench_datasets.meld.reader import (
 from mer_bench import registry
 from mer_bench.cards import DatasetCard, SplitCount, SplitName
 from mer_bench.data.preparation import PreparationRequest, import_files, open_or_prepare, prepare, resolve
+from mer_bench.data.prosody import PROSODY
 from mer_bench.data.scaling import Standardiser
 from mer_bench.data.store import SPLITS, Store, check_content
 from mer_bench.data.text.encoding import EncoderChain
