@@ -17,7 +17,7 @@ from mer_bench.data.files import check_pin
 from mer_bench.data.preparation import PreparationRequest, find_sources
 from mer_bench.data.store import SPLITS
 from mer_bench.data.tables import check_counts
-from mer_bench.errors import DataError, SettingError, UnknownNameError
+from mer_bench.errors import DataError, SettingError
 from mer_bench.locations import raw_folder
 from mer_bench.registry import Plugin
 
@@ -181,7 +181,10 @@ def feature_set_of(release: Release, plugin: Plugin[DatasetCard]) -> str:
             "mer-bench data import NAME --from FILE"
         )
     if layout.feature_set not in plugin.card.feature_sets:
-        raise UnknownNameError(f"feature set of {plugin.name}", layout.feature_set, plugin.card.feature_sets)
+        raise SettingError(
+            f"{release.origin} is {layout.title}, for which {plugin.name} has no feature set. Import it under a name of "
+            "your own: mer-bench data import NAME --from FILE"
+        )
     return layout.feature_set
 
 
