@@ -182,8 +182,8 @@ def feature_set_of(release: Release, plugin: Plugin[DatasetCard]) -> str:
         )
     if layout.feature_set not in plugin.card.feature_sets:
         raise SettingError(
-            f"{release.origin} is {layout.title}, for which {plugin.name} has no feature set. Import it under a name of "
-            "your own: mer-bench data import NAME --from FILE"
+            f"{release.origin} is {layout.title}, for which {plugin.name} has no feature set. Import it under a name "
+            "of your own: mer-bench data import NAME --from FILE"
         )
     return layout.feature_set
 
