@@ -89,6 +89,8 @@ class ModelCard(CardPart):
         causal: True when an utterance's result never depends on a later one.
         uses_speakers: False when the model never reads who speaks.
         speaker_symmetric: True when renaming the speakers of a dialogue changes nothing.
+        memory: How the memory of a training step grows with the length of a dialogue. A model that compares
+            all pairs of its utterances is `quadratic`.
         settings: Values that replace class defaults, by dataset (`default`: for every dataset).
         published: The paper's own settings, by dataset, for `--settings`.
         ablations: The model's own ablations, by name.
@@ -108,6 +110,7 @@ class ModelCard(CardPart):
     causal: bool = False
     uses_speakers: bool = True
     speaker_symmetric: bool = False
+    memory: Literal["linear", "quadratic"] = "linear"
     paper: Paper | None = None
     settings: dict[str, SettingValues] = {}
     published: dict[str, SettingValues] = {}
