@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -102,6 +102,17 @@ def register(
         return function
 
     return add
+
+
+def expect_excusable(excused: Mapping[str, str], checks: Mapping[str, Check[Any]]) -> None:
+    """Every excused check exists, may be excused, and has its reason."""
+    for name, reason in excused.items():
+        if name not in checks:
+            raise Failed(f"the card excuses '{name}', which is no check; the checks are {', '.join(checks)}.")
+        if not checks[name].excusable:
+            raise Failed(f"the card excuses '{name}', which nothing is excused from.")
+        if not reason.strip():
+            raise Failed(f"the card excuses '{name}' without a reason.")
 
 
 @contextmanager

@@ -17,9 +17,8 @@ from mer_bench.data.store import SPLITS
 from mer_bench.locations import data_root
 from mer_bench.metrics import METRICS
 from mer_bench.registry import Plugin
-from mer_bench.testing.checks import Check, Failed, NotApplicable, register
+from mer_bench.testing.checks import Check, Failed, NotApplicable, expect_excusable, register
 from mer_bench.testing.folders import check_folder
-from mer_bench.testing.model_checks import check_excused
 
 CENTRED = 1e-3
 """A column mean this small, relative to the column's deviation, was subtracted on purpose."""
@@ -121,7 +120,7 @@ def check_card(subject: DatasetSubject) -> None:
     for name in ("title", "summary", "licence"):
         if not getattr(card, name).strip():
             raise Failed(f"the card's {name} is empty.")
-    check_excused(card.excused, DATASET_CHECKS)
+    expect_excusable(card.excused, DATASET_CHECKS)
     _expect_sources(card)
     _expect_feature_sets(card)
     for name, labels in card.label_sets.items():

@@ -320,6 +320,13 @@ class DividesByTheCount(SampleFitted):
         return total / count.unsqueeze(-1)
 
 
+class ComparesAllPairs(Sample):
+    def contextual(self, turns: Tensor, batch: Batch) -> Tensor:
+        earlier = torch.ones(turns.shape[1], turns.shape[1], dtype=torch.bool).tril() & batch.mask.unsqueeze(1)
+        scores = (turns @ turns.mT).masked_fill(~earlier, -1e9)  # (B, T, T)
+        return super().contextual(turns + scores.softmax(-1) @ turns, batch)
+
+
 Subject = tuple[ModelSubject, Mapping[str, str]]
 TOO_SLOW: dict[str, Any] = {"settings": {"default": {"learning_rate": 1e-7}}}
 
@@ -357,6 +364,7 @@ BROKEN: list[tuple[str, Callable[[], Subject], str]] = [
     ("learns", lambda: subject(**TOO_SLOW), "train accuracy is"),
     ("same-seed", lambda: subject(DrawsUnseeded), "different losses in training"),
     ("state", lambda: subject(HidesState), "not in the state dict"),
+    ("memory", lambda: subject(ComparesAllPairs), r"memory = linear, but .*with the square .* Say memory = quadratic"),
     ("unseen-class", lambda: subject(DividesByTheCount, **FITTED_CARD), "NaN"),
 ]
 
@@ -462,6 +470,13 @@ class InfiniteGradient(Sample):
         return replace(output, losses={"length": LossTerm((first * 0).square().sum(-1).sqrt().mean())})
 
 
+class ComparesAllTriples(Sample):
+    def contextual(self, turns: Tensor, batch: Batch) -> Tensor:
+        some = turns[:, ::16, 0] * 1e-3  # every sixteenth turn, for a cube of 1024 turns has no room
+        triples = some[:, :, None, None] * some[:, None, :, None] * some[:, None, None, :]
+        return super().contextual(turns + (triples.sin() * triples.cos()).mean(), batch)
+
+
 class PeeksAtLabels(Sample):
     def forward(self, batch: Batch) -> Output:
         assert batch.labels is not None
@@ -523,6 +538,8 @@ FURTHER: list[tuple[str, Callable[[], Subject], str]] = [
     ("speakers", lambda: subject(uses_speakers=False), "uses_speakers = false"),
     ("speakers", lambda: subject(SampleFitted, **{**FITTED_CARD, "uses_speakers": True}), "never reads who speaks"),
     ("modality-subsets", lambda: subject(NeedsText, needs=["audio"]), "with audio only"),
+    ("memory", lambda: subject(ComparesAllTriples, memory="quadratic"), "faster than the square"),
+    ("memory", lambda: subject(memory="quadratic"), "quadratic, but it grows linearly: .* for 1024 turns"),
     ("card", lambda: subject(title=" "), "title is empty"),
     ("card", lambda: subject(ours=[]), "neither"),
     ("card", lambda: subject(excused={"paddding": "why not"}), "excuses 'paddding', which is no check"),
