@@ -1,0 +1,249 @@
+"""What a run leaves behind: its identity and name, its files, the record among them. Nothing is trained here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mer_bench import __version__
+from mer_bench.atomic import remove_abandoned, storage_errors, temporary_beside, write_atomically
+from mer_bench.errors import StorageError
+from mer_bench.records import (
+    Features,
+    Machine,
+    PredictionsFile,
+    Record,
+    predictions_file,
+    private_file,
+    record_file,
+    record_folder,
+    weights_file,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mer_bench.data.store import Store
+    from mer_bench.predictions import DialogueCounts, Predictions
+    from mer_bench.request import Plan
+
+
+class Recording:
+    """The files of one run.
+
+    Attributes:
+        identity: SHA-256 of all that decides the result.
+        name: Of the run, and the start of its files' names. folder: Where they lie.
+    """
+
+    def __init__(self, planned: Plan, stores: Sequence[Store]) -> None:
+        self.plan = planned
+        self.stores = stores
+        self.identity = self._identity()
+        self.name = f"{planned.model}.{planned.key.features}.seed{planned.request.seed}.{self.identity[:12]}"
+        self.folder = record_folder(planned.request.out, (planned.dataset, planned.model))
+
+    @property
+    def file(self) -> Path:
+        """The record."""
+        return record_file(self.folder, self.name)
+
+    def prepare(self) -> None:
+        """Make the folder, and remove what a killed run of the same name left half-written.
+
+        Raises:
+            StorageError: If there can be no such folder.
+        """
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # The second are those of files that were themselves being staged.
+            remove_abandoned(self.folder / self.name)
+            remove_abandoned(self.folder / f".{self.name}")
+
+    def write(
+        self,
+        test: Predictions,
+        weights: Mapping[str, Tensor],
+        describe: Callable[[Predictions | DialogueCounts, PredictionsFile], Record],
+    ) -> Record:
+        """Write predictions, weights and record, the record last: a kill leaves all of them or no record.
+
+        Args:
+            test: What was predicted on the test split.
+            describe: The record of a run with these predictions, as they are stored: their log-probabilities
+                are rounded, and where the corpus forbids labels of utterances they are counts by dialogue.
+
+        Raises:
+            StorageError: If something could not be written.
+        """
+        from safetensors.torch import save
+
+        from mer_bench.metrics import count_dialogues
+        from mer_bench.predictions import read_outcomes, write_predictions
+        from mer_bench.records import write_record
+
+        outcomes: Predictions | DialogueCounts = test
+        files = [predictions_file(self.folder, self.name), weights_file(self.folder, self.name), self.file]
+        if not self.plan.dataset_card.redistribute:
+            outcomes = count_dialogues(test)
+            if self.plan.request.keep_predictions:
+                files.insert(0, private_file(self.folder, self.name))
+        # In the order in which they take their names: the record last.
+        staged = {file: temporary_beside(file) for file in files}
+        *private, predictions, model, document = files
+        with self._writing():
+            try:
+                for file in private:
+                    write_predictions(staged[file], test)
+                checksum = write_predictions(staged[predictions], outcomes)
+                stored = read_outcomes(staged[predictions])
+                write_atomically(staged[model], save(dict(weights)))
+                told = PredictionsFile(file=predictions.name, sha256=checksum, utterances=stored.utterances)
+                record = describe(stored, told)
+                write_record(staged[document], record)
+                # An older record of the same run goes first: a kill in between leaves no record, never a
+                # record beside another run's predictions.
+                document.unlink(missing_ok=True)
+                for file, new in staged.items():
+                    new.replace(file)
+            finally:
+                for new in staged.values():
+                    new.unlink(missing_ok=True)
+        return record
+
+    def write_failure(self, record: Record) -> None:
+        """Write the record of a failed run, unless a result is there: a failed repeat never replaces one.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
+        from mer_bench.records import write_record
+
+        if not self.file.exists():
+            write_record(self.file, record)
+
+    def record(self, device: torch.device, **parts: Any) -> Record:
+        """The record with all that plan and stores say; `parts` are the rest."""
+        plan = self.plan
+        request = plan.request
+        return Record(
+            run=self.name,
+            identity=self.identity,
+            dataset=plan.dataset,
+            labels=plan.labels,
+            features=plan.features,
+            features_detail=self.features(self.stores),
+            protocol=plan.protocol,
+            protocol_version=plan.dataset_card.protocols[plan.key.protocol].version,
+            modalities=plan.modalities,
+            synthetic=plan.synthetic,
+            model=plan.model,
+            model_version=plan.model_card.version,
+            seed=request.seed,
+            settings=plan.settings.model_dump(mode="json"),
+            training=plan.training.model_dump(mode="json"),
+            options={"settings": dict(request.settings), "device": request.device, "threads": request.threads},
+            machine=_machine(device),
+            version=__version__,
+            **parts,
+        )
+
+    def features(self, stores: Sequence[Store]) -> Features:
+        """Of one store its own; of several both checksums are over theirs, and the widths are the first one's."""
+        manifests = [store.manifest for store in stores]
+        return Features(
+            sources=_joined([manifest.sources_checksum for manifest in manifests]),
+            store=_joined([manifest.store_checksum for manifest in manifests]),
+            widths={name: stores[0].widths[name] for name in self.plan.modalities},
+        )
+
+    def _identity(self) -> str:
+        """SHA-256 of everything that decides the result; neither the machine nor its thread count."""
+        plan = self.plan
+        decides = {
+            "dataset": plan.dataset,
+            "dataset_version": plan.dataset_card.version,
+            "labels": plan.labels,
+            "features": plan.features,
+            "sources": _joined([store.manifest.sources_checksum for store in self.stores]),
+            "protocol": plan.protocol,
+            "protocol_version": plan.dataset_card.protocols[plan.key.protocol].version,
+            "modalities": plan.modalities,
+            "model": plan.model,
+            "model_version": plan.model_card.version,
+            "seed": plan.request.seed,
+            "settings": plan.settings.model_dump(mode="json"),
+            "training": plan.training.model_dump(mode="json"),
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return storage_errors(f"write records to {self.plan.request.out}")
+
+
+def check_writable(out: Path) -> None:
+    """Fail before an hour of training rather than after it; makes no folder yet.
+
+    Raises:
+        StorageError: If records cannot be written there.
+    """
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    reason = ""
+    if not existing.is_dir():
+        reason = f"{existing} is a file"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        reason = "the folder may not be written to"
+    if reason:
+        raise StorageError(f"cannot write records to {out}: {reason}. Choose another folder with --out.")
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The peak of the process or, on cuda, of the device."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def source_commit() -> str | None:
+    """The git commit of this package when it runs from a checkout, else None."""
+    checkout = Path(__file__).resolve().parent.parent
+    if not (checkout / ".git").exists() or shutil.which("git") is None:
+        return None
+    answer = subprocess.run(
+        ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return answer.stdout.strip() or None
+
+
+def _machine(device: torch.device) -> Machine:
+    import torch
+
+    names = ("torch", "torch-geometric", "scikit-learn", "numpy")
+    return Machine(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        platform=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        versions={name: metadata.version(name) for name in names},
+        commit=source_commit(),
+    )
+
+
+def _joined(checksums: Sequence[str]) -> str:
+    """One checksum of several; one alone is itself."""
+    return checksums[0] if len(checksums) == 1 else hashlib.sha256("\n".join(checksums).encode()).hexdigest()

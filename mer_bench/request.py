@@ -1,0 +1,192 @@
+"""What a user asks for, and the plan that it becomes once every name and setting in it was found to be right."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mer_bench import registry
+from mer_bench.cards import DatasetCard, ModelCard
+from mer_bench.config import Settings, TrainerSettings, merge_settings, split_settings, validated
+from mer_bench.data.preparation import resolve
+from mer_bench.errors import RequestError, UnknownNameError
+from mer_bench.locations import StoreKey
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What the user asked for; everything left out takes the card's default.
+
+    Attributes:
+        labels, features, protocol: Ids, short (`transcripts`) or full (`meld/transcripts`).
+        modalities: In any order; None is every modality that model and feature set share.
+        settings: Model and trainer fields by name, on top of the card's.
+        out: Folder of records.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        threads: CPU threads; None leaves PyTorch's choice. Recorded, not part of the identity.
+        data_root: Folder of data; None: $MER_BENCH_DATA, else the user's data folder.
+        keep_predictions: Where the corpus forbids to pass on labels of utterances, write the predictions by
+            utterance too, as a `.private.npz` beside the file that may be passed on.
+    """
+
+    model: str
+    dataset: str
+    labels: str | None = None
+    features: str | None = None
+    protocol: str | None = None
+    modalities: tuple[str, ...] | None = None
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    out: Path = Path("runs")
+    device: str = "auto"
+    threads: int | None = None
+    data_root: Path | None = None
+    keep_predictions: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request whose every name and setting was found to be right.
+
+    Attributes:
+        labels, features, protocol: Full ids: `meld/emotion`.
+        modalities: In the dataset's order.
+        settings, training: Of the model and of the trainer, complete.
+    """
+
+    request: RunRequest
+    key: StoreKey
+    dataset: str
+    labels: str
+    features: str
+    protocol: str
+    modalities: tuple[str, ...]
+    model: str
+    model_card: ModelCard
+    dataset_card: DatasetCard
+    settings: Settings
+    training: TrainerSettings
+
+    @property
+    def model_title(self) -> str:
+        """The model's name as written in a table."""
+        return self.model_card.title
+
+    @property
+    def synthetic(self) -> bool:
+        """True for made-up dialogues."""
+        return self.dataset_card.synthetic
+
+    @property
+    def metric(self) -> str:
+        """The dev metric that chooses the epoch."""
+        return self.dataset_card.protocols[self.key.protocol].selection
+
+    @property
+    def folds(self) -> int:
+        """How many folds the protocol has; 0 for one fixed split."""
+        return self.dataset_card.protocols[self.key.protocol].folds
+
+    @property
+    def stores(self) -> tuple[StoreKey, ...]:
+        """The feature stores of the run: one, or one a fold."""
+        return tuple(replace(self.key, fold=fold) for fold in range(1, self.folds + 1)) or (self.key,)
+
+
+def plan(request: RunRequest) -> Plan:
+    """Check every name and setting of a request, without data and without torch.
+
+    Raises:
+        UnknownNameError, SettingError, RequestError: For the first thing that is wrong.
+    """
+    model = registry.models().find(request.model)
+    dataset = registry.datasets(request.data_root).find(request.dataset)
+    names = (request.features, request.labels, request.protocol)
+    key = resolve(request.dataset, *names, root=request.data_root)
+    modalities = _modalities(request, model.card, dataset.card, key)
+    settings_class = registry.settings_class(model.name)
+    for origin, values in (
+        (f"the card of {model.name}", model.card.settings_for(dataset.name)),
+        ("from --set or --settings", dict(request.settings)),
+    ):
+        # Each layer is checked by itself, so that a wrong value is blamed on where it was written.
+        ours, trainers = split_settings(values, settings_class, origin)
+        validated(settings_class, ours, origin)
+        validated(TrainerSettings, trainers, origin)
+    merged = merge_settings(model.card.settings_for(dataset.name), request.settings)
+    ours, trainers = split_settings(merged, settings_class, "the card and the request together")
+    if request.seed < 0:
+        raise RequestError(f"a seed must be 0 or more, but is {request.seed}.")
+    if request.threads is not None and request.threads < 1:
+        raise RequestError(f"threads must be 1 or more, but is {request.threads}.")
+    _check_device_name(request.device)
+    return Plan(
+        request=request,
+        key=key,
+        dataset=dataset.name,
+        labels=f"{dataset.name}/{key.labels}",
+        features=f"{dataset.name}/{key.features}",
+        protocol=f"{dataset.name}/{key.protocol}",
+        modalities=modalities,
+        model=model.name,
+        model_card=model.card,
+        dataset_card=dataset.card,
+        settings=validated(settings_class, ours),
+        training=validated(TrainerSettings, trainers),
+    )
+
+
+def read_settings_file(file: Path) -> dict[str, Any]:
+    """The flat table of settings in a TOML file, for `--settings`.
+
+    Raises:
+        RequestError: If the file is not there or is not a flat TOML table.
+    """
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RequestError(f"the settings file {file} cannot be read: {reason}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise RequestError(f"the settings file {file} is not valid TOML: {error}.") from None
+    nested = [name for name, setting in values.items() if isinstance(setting, dict)]
+    if nested:
+        raise RequestError(f"the settings file {file} should be flat, but has the table [{nested[0]}].")
+    return values
+
+
+def _modalities(request: RunRequest, model: ModelCard, dataset: DatasetCard, key: StoreKey) -> tuple[str, ...]:
+    features = dataset.feature_sets[key.features]
+    there = tuple(name for name in dataset.modalities if name in features.widths)
+    usual = tuple(name for name in there if not features.modalities or name in features.modalities)
+    if request.modalities is None:
+        chosen = tuple(name for name in usual if name in model.modalities)
+    else:
+        for name in request.modalities:
+            if name not in there:
+                raise UnknownNameError(f"modality of {request.dataset}/{key.features}", name, there)
+            if name not in model.modalities:
+                raise RequestError(f"{request.model} takes {', '.join(model.modalities)}, but {name} was asked for.")
+        chosen = tuple(name for name in there if name in request.modalities)
+    missing = [name for name in model.needs if name not in chosen]
+    if missing or not chosen:
+        wanted = ", ".join(missing or model.modalities)
+        raise RequestError(
+            f"{request.model} needs {wanted}, but the run has {', '.join(chosen) or 'none of them'} "
+            f"({request.dataset}/{key.features} has {', '.join(there)})."
+        )
+    return chosen
+
+
+def _check_device_name(name: str) -> None:
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not (kind == "cuda" and index.isdigit())):
+        raise RequestError(f"a device is auto, cpu, cuda or cuda:N, but '{name}' was given.")
+
+
+def seeds_of(request: RunRequest, count: int) -> list[RunRequest]:
+    """The same request with the seeds from the request's own upwards."""
+    return [replace(request, seed=request.seed + offset) for offset in range(count)]
