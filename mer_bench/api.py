@@ -14,11 +14,12 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from mer_bench.cards import DatasetCard, FeatureSet, LabelSet, ModelCard, Protocol, Source, SplitName
-from mer_bench.config import Field, Settings, TrainerSettings, Tune
+from mer_bench.config import Field, Settings, TrainerSettings, Tune, WrapperSettings
 from mer_bench.data.batches import NO_LABEL, Batch, Split
 from mer_bench.data.dataset import Dataset
 from mer_bench.data.preparation import PreparationRequest
 from mer_bench.data.store import StoreContent
+from mer_bench.errors import SettingError
 from mer_bench.registry import load_model
 
 __all__ = [
@@ -45,6 +46,8 @@ __all__ = [
     "StoreContent",
     "TrainerSettings",
     "Tune",
+    "Wrapper",
+    "WrapperSettings",
     "build_model",
 ]
 
@@ -144,8 +147,27 @@ class FittedModel(Model):
         """Learn from the train split; the batches have labels, and come in a fixed order."""
 
 
+class Wrapper(Model):
+    """A model that takes any registered model inside it: a loss, a distillation, a missing-modality trick.
+
+    A child's settings class is a child of `WrapperSettings`; its `forward` calls `self.inner(batch)`, an
+    `Output` that it passes on or changes. The inner model sees what the wrapper gives it, and nothing else.
+
+    Raises:
+        SettingError: If the model inside is fitted at one go.
+    """
+
+    def __init__(self, spec: InputSpec, settings: WrapperSettings) -> None:
+        super().__init__(spec, settings)
+        self.inner = build_model(settings.inner, spec, settings.inner_settings)
+        if isinstance(self.inner, FittedModel):
+            raise SettingError(
+                f"inner={settings.inner} is fitted at one go, without batches or losses; a wrapper takes a network."
+            )
+
+
 def build_model(name: str, spec: InputSpec, values: Mapping[str, Any] | None = None) -> Model:
-    """Build a registered model, for a wrapper that takes any model inside it.
+    """Build a registered model from values of its settings; those left out are the defaults of its class.
 
     Raises:
         UnknownNameError, SettingError: For a wrong name or wrong settings.

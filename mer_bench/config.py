@@ -25,6 +25,7 @@ __all__ = [
     "Settings",
     "TrainerSettings",
     "Tune",
+    "WrapperSettings",
     "merge_settings",
     "parse_assignment",
     "split_settings",
@@ -116,6 +117,27 @@ class TrainerSettings(Settings):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
+INNER = "inner."
+"""What stands before the name of a setting of the model inside a wrapper: `--set inner.hidden_dim=128`."""
+
+
+class WrapperSettings(Settings):
+    """Base of the settings of a wrapper: a model that takes any registered model inside it.
+
+    A child gives `inner` a default: the model that is inside where none is named.
+
+    Attributes:
+        inner: Name of the model inside.
+        inner_settings: Its settings, complete: its card's for the dataset, and what `inner.NAME=value` says.
+            Filled in by the run.
+        inner_version: Version of its card. Filled in by the run.
+    """
+
+    inner: str
+    inner_settings: dict[str, Any] = {}
+    inner_version: Annotated[int, Field(ge=0)] = 0
+
+
 SettingsType = TypeVar("SettingsType", bound=Settings)
 
 
@@ -148,9 +170,14 @@ def merge_settings(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def split_settings(
-    values: Mapping[str, Any], model: type[Settings], origin: str
+    values: Mapping[str, Any], model: type[Settings], origin: str, prefix: str = ""
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Sort one flat mapping into the model's fields and the trainer's.
+
+    Of a wrapper, `inner.NAME` is a field of the model whatever NAME is: the model inside is to judge that.
+
+    Args:
+        origin: Where the values were written. prefix: What stood before their names there.
 
     Raises:
         UnknownNameError: For a name that neither has, with the nearest ones.
@@ -158,18 +185,24 @@ def split_settings(
     ours: dict[str, Any] = {}
     trainers: dict[str, Any] = {}
     for name, value in values.items():
-        if name in model.model_fields:
+        inside = name.startswith(INNER) and issubclass(model, WrapperSettings)
+        if name in model.model_fields or inside:
             ours[name] = value
         elif name in TrainerSettings.model_fields:
             trainers[name] = value
         else:
-            known = [*model.model_fields, *TrainerSettings.model_fields]
-            raise UnknownNameError("setting", name, known, f"mer-bench info MODEL ({origin})")
+            known = [prefix + each for each in model.model_fields] + ([] if prefix else [*TrainerSettings.model_fields])
+            raise UnknownNameError("setting", prefix + name, known, f"mer-bench info MODEL ({origin})")
     return ours, trainers
 
 
-def validated(settings: type[SettingsType], values: Mapping[str, Any], origin: str = "") -> SettingsType:
+def validated(
+    settings: type[SettingsType], values: Mapping[str, Any], origin: str = "", prefix: str = ""
+) -> SettingsType:
     """Build settings from raw values; the first fault becomes one sentence with the legal range.
+
+    Args:
+        origin: Where the values were written. prefix: What stood before their names there.
 
     Raises:
         SettingError: If a value has the wrong type or lies outside its range.
@@ -177,7 +210,7 @@ def validated(settings: type[SettingsType], values: Mapping[str, Any], origin: s
     """
     for name in values:
         if name not in settings.model_fields:
-            raise UnknownNameError("setting", name, settings.model_fields)
+            raise UnknownNameError("setting", prefix + name, [prefix + known for known in settings.model_fields])
     try:
         return settings.model_validate(dict(values))
     except ValidationError as error:
@@ -188,7 +221,7 @@ def validated(settings: type[SettingsType], values: Mapping[str, Any], origin: s
         if not name:
             raise SettingError(f"{fault['msg'].removeprefix('Value error, ')}{tail}.") from None
         rule = legal_values(settings.model_fields[name])
-        raise SettingError(f"{name} must {rule}, but is {_shown(given)}{tail}.") from None
+        raise SettingError(f"{prefix}{name} must {rule}, but is {_shown(given)}{tail}.") from None
 
 
 @dataclass(frozen=True)

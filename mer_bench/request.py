@@ -10,10 +10,11 @@ from typing import Any
 
 from mer_bench import registry
 from mer_bench.cards import DatasetCard, ModelCard
-from mer_bench.config import Settings, TrainerSettings, merge_settings, split_settings, validated
+from mer_bench.config import Settings, TrainerSettings
 from mer_bench.data.preparation import resolve
 from mer_bench.errors import RequestError, UnknownNameError
 from mer_bench.locations import StoreKey
+from mer_bench.model_settings import settle
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Plan:
     Attributes:
         labels, features, protocol: Full ids: `meld/emotion`.
         modalities: In the dataset's order.
+        model_card: What holds for the model with these settings; of a wrapper, together with what is inside.
         settings, training: Of the model and of the trainer, complete.
     """
 
@@ -106,18 +108,8 @@ def plan(request: RunRequest) -> Plan:
     dataset = registry.datasets(request.data_root).find(request.dataset)
     names = (request.features, request.labels, request.protocol)
     key = resolve(request.dataset, *names, root=request.data_root)
-    modalities = _modalities(request, model.card, dataset.card, key)
-    settings_class = registry.settings_class(model.name)
-    for origin, values in (
-        (f"the card of {model.name}", model.card.settings_for(dataset.name)),
-        ("from --set or --settings", dict(request.settings)),
-    ):
-        # Each layer is checked by itself, so that a wrong value is blamed on where it was written.
-        ours, trainers = split_settings(values, settings_class, origin)
-        validated(settings_class, ours, origin)
-        validated(TrainerSettings, trainers, origin)
-    merged = merge_settings(model.card.settings_for(dataset.name), request.settings)
-    ours, trainers = split_settings(merged, settings_class, "the card and the request together")
+    settled = settle(model.card, registry.settings_class(model.name), dataset.name, request.settings)
+    modalities = _modalities(request, settled.card, dataset.card, key)
     if request.seed < 0:
         raise RequestError(f"a seed must be 0 or more, but is {request.seed}.")
     if request.threads is not None and request.threads < 1:
@@ -132,10 +124,10 @@ def plan(request: RunRequest) -> Plan:
         protocol=f"{dataset.name}/{key.protocol}",
         modalities=modalities,
         model=model.name,
-        model_card=model.card,
+        model_card=settled.card,
         dataset_card=dataset.card,
-        settings=validated(settings_class, ours),
-        training=validated(TrainerSettings, trainers),
+        settings=settled.settings,
+        training=settled.training,
     )
 
 

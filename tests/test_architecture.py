@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("atomic",),
     ("config", "cards", "records", "predictions", "seeding", "locations"),
     ("registry", "metrics"),
+    ("model_settings",),
     ("data",),
     ("nn", "statistics", "leaderboard"),
     ("api", "request"),
@@ -34,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 LAYER = {room: index for index, layer in enumerate(LAYERS) for room in layer}
 
 WITHOUT_TORCH = {"errors", "atomic", "config", "cards", "records", "predictions", "registry", "metrics", "locations"}
-WITHOUT_TORCH |= {"statistics", "leaderboard"}
+WITHOUT_TORCH |= {"model_settings", "statistics", "leaderboard"}
 """Rooms that list, score and rank: they must work, and be quick, where no torch is imported."""
 
 WITHOUT_DATA = {"statistics", "leaderboard"}

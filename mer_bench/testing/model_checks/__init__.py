@@ -7,11 +7,11 @@ apart from a leak, and a path that starts at zero counts too.
 | --- | --- |
 | `subject` | a model as the checks see it, and the list of all checks |
 | `outputs` | what several checks compute and compare |
-| `card`, `invariance`, `learning`, `cost` | the checks, in the order in which they run |
+| `card`, `invariance`, `variants`, `learning`, `cost` | the checks, in the order in which they run |
 """
 
 # The order of these imports is that of the report.
-from mer_bench.testing.model_checks import card, invariance, learning, cost  # noqa: F401, I001
+from mer_bench.testing.model_checks import card, invariance, variants, learning, cost  # noqa: F401, I001
 from mer_bench.testing.model_checks.outputs import training_loss
 from mer_bench.testing.model_checks.subject import MODEL_CHECKS, ModelSubject
 

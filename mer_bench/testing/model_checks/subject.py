@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from mer_bench.api import FittedModel, InputSpec, Model, ModelCard, Settings, TrainerSettings
-from mer_bench.config import merge_settings, split_settings, validated
+from mer_bench.config import WrapperSettings, merge_settings, split_settings
+from mer_bench.model_settings import Settled, settle
 from mer_bench.registry import LoadedModel
 from mer_bench.seeding import seed_everything
 from mer_bench.testing.checks import Check, Failed, register
@@ -32,7 +33,8 @@ class ModelSubject:
 
     @property
     def card(self) -> ModelCard:
-        return self.loaded.plugin.card
+        """What holds for the model with these settings; of a wrapper, together with the model inside it."""
+        return self._settled({}).card
 
     @property
     def is_fitted(self) -> bool:
@@ -41,9 +43,12 @@ class ModelSubject:
 
     def settings(self, values: Mapping[str, Any] | None = None) -> tuple[Settings, TrainerSettings]:
         """Settings of model and trainer: class defaults < the card's for every dataset < values."""
-        merged = merge_settings(self.card.settings.get("default", {}), self.values, values or {})
-        ours, trainers = split_settings(merged, self.loaded.settings_class, "card")
-        return self.loaded.settings(ours), validated(TrainerSettings, trainers)
+        settled = self._settled(values or {})
+        return settled.settings, settled.training
+
+    def _settled(self, values: Mapping[str, Any]) -> Settled:
+        card = self.loaded.plugin.card
+        return settle(card, self.loaded.settings_class, "default", merge_settings(self.values, values), "the check")
 
     def variants(self) -> dict[str, ModelSubject]:
         """The same model with each further table of settings that its card or its class gives, by name."""
@@ -51,13 +56,13 @@ class ModelSubject:
         tables = {f"settings.{name}": values for name, values in card.settings.items() if name != "default"}
         tables |= {f"published.{name}": values for name, values in card.published.items()}
         tables |= {f"ablations.{name}": ablation.settings for name, ablation in card.ablations.items()}
-        ours = self.loaded.settings_class.model_fields
-        if any(setting in ours for setting in card.settings.get("default", {})):
-            tables["defaults of the class"] = self.loaded.settings_class().model_dump()
+        kind = self.loaded.settings_class
+        of_model = {name: split_settings(values, kind, name)[0] for name, values in tables.items()}
+        if split_settings(card.settings.get("default", {}), kind, "card")[0]:
+            filled_in = set(WrapperSettings.model_fields) - {"inner"}
+            of_model["defaults of the class"] = tables["defaults of the class"] = kind().model_dump(exclude=filled_in)
         return {
-            name: replace(self, values=values)
-            for name, values in tables.items()
-            if any(setting in ours for setting in values)
+            name: replace(self, values={**tables[name], **self.values}) for name, values in of_model.items() if values
         }
 
     def spec(self, classes: int = 5, speakers: int = 3) -> InputSpec:
