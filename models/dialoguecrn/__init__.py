@@ -1,0 +1,1 @@
+"""DialogueCRN: recurrences over the dialogue and over each speaker, then several turns of retrieving and reasoning."""
