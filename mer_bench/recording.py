@@ -20,6 +20,7 @@ from mer_bench import __version__
 from mer_bench.atomic import remove_abandoned, storage_errors, temporary_beside, write_atomically
 from mer_bench.errors import StorageError
 from mer_bench.records import (
+    Condition,
     Features,
     Machine,
     PredictionsFile,
@@ -41,24 +42,49 @@ if TYPE_CHECKING:
 
 
 class Recording:
-    """The files of one run.
+    """The files of one run, or of its model under a test condition.
 
     Attributes:
+        condition: None: the complete test split.
         identity: SHA-256 of all that decides the result.
         name: Of the run, and the start of its files' names. folder: Where they lie.
     """
 
-    def __init__(self, planned: Plan, stores: Sequence[Store]) -> None:
+    def __init__(self, planned: Plan, stores: Sequence[Store], condition: Condition | None = None) -> None:
         self.plan = planned
         self.stores = stores
+        self.condition = condition
         self.identity = self._identity()
-        self.name = f"{planned.model}.{planned.key.features}.seed{planned.request.seed}.{self.identity[:12]}"
+        under = f"{condition.full_name}." if condition else ""
+        self.name = f"{planned.model}.{planned.key.features}.seed{planned.request.seed}.{under}{self.identity[:12]}"
         self.folder = record_folder(planned.request.out, (planned.dataset, planned.model))
 
     @property
     def file(self) -> Path:
         """The record."""
         return record_file(self.folder, self.name)
+
+    @property
+    def weights(self) -> Path:
+        """The weights of the run; under a test condition there are none."""
+        return weights_file(self.folder, self.name)
+
+    def found(self) -> Record | None:
+        """The record of this very run if it is there and done, with predictions that give its scores.
+
+        Raises:
+            RecordError: If record or predictions are damaged or do not belong together.
+        """
+        from mer_bench.metrics import rescore
+        from mer_bench.records import read_record
+
+        if not self.file.exists() or not predictions_file(self.folder, self.name).exists():
+            return None
+        record = read_record(self.file)
+        if record.status != "done" or record.identity != self.identity:
+            return None
+        rescore(self.file)
+        return record
 
     def prepare(self) -> None:
         """Make the folder, and remove what a killed run of the same name left half-written.
@@ -75,13 +101,14 @@ class Recording:
     def write(
         self,
         test: Predictions,
-        weights: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor] | None,
         describe: Callable[[Predictions | DialogueCounts, PredictionsFile], Record],
     ) -> Record:
         """Write predictions, weights and record, the record last: a kill leaves all of them or no record.
 
         Args:
             test: What was predicted on the test split.
+            weights: By name; None where they are those of another run.
             describe: The record of a run with these predictions, as they are stored: their log-probabilities
                 are rounded, and where the corpus forbids labels of utterances they are counts by dialogue.
 
@@ -95,21 +122,24 @@ class Recording:
         from mer_bench.records import write_record
 
         outcomes: Predictions | DialogueCounts = test
-        files = [predictions_file(self.folder, self.name), weights_file(self.folder, self.name), self.file]
+        files = [predictions_file(self.folder, self.name)]
         if not self.plan.dataset_card.redistribute:
             outcomes = count_dialogues(test)
             if self.plan.request.keep_predictions:
                 files.insert(0, private_file(self.folder, self.name))
+        *private, predictions = files
+        model, document = self.weights, self.file
         # In the order in which they take their names: the record last.
+        files += [document] if weights is None else [model, document]
         staged = {file: temporary_beside(file) for file in files}
-        *private, predictions, model, document = files
         with self._writing():
             try:
                 for file in private:
                     write_predictions(staged[file], test)
                 checksum = write_predictions(staged[predictions], outcomes)
                 stored = read_outcomes(staged[predictions])
-                write_atomically(staged[model], save(dict(weights)))
+                if weights is not None:
+                    write_atomically(staged[model], save(dict(weights)))
                 told = PredictionsFile(file=predictions.name, sha256=checksum, utterances=stored.utterances)
                 record = describe(stored, told)
                 write_record(staged[document], record)
@@ -172,7 +202,7 @@ class Recording:
     def _identity(self) -> str:
         """SHA-256 of everything that decides the result; neither the machine nor its thread count."""
         plan = self.plan
-        decides = {
+        decides: dict[str, Any] = {
             "dataset": plan.dataset,
             "dataset_version": plan.dataset_card.version,
             "labels": plan.labels,
@@ -187,6 +217,8 @@ class Recording:
             "settings": plan.settings.model_dump(mode="json"),
             "training": plan.training.model_dump(mode="json"),
         }
+        if self.condition:
+            decides["test_condition"] = self.condition.model_dump(mode="json")
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def _writing(self) -> AbstractContextManager[None]:

@@ -8,6 +8,9 @@ folder only records end in `.json`::
                             <run>.model.safetensors   the weights; `fold<k>.` before the names of fold k's
                             <run>.private.npz         labels of utterances that may not be passed on; only on demand
 
+A model scored under a test condition (a modality absent, random masks) is a record of its own with predictions
+of its own; its weights are those of the run on the complete test split.
+
 A record's bytes are decided by its values: fields in the order of the schema, classes in the order
 of their index, every other mapping by name.
 """
@@ -215,6 +218,45 @@ class Failure(RecordPart):
     fold: int | None = None
 
 
+class Condition(RecordPart):
+    """What of the test split was given to a model that was trained and chosen on all of the run's modalities.
+
+    Attributes:
+        name: What a leaderboard keys on: `only-text`, `missing-0.3`. All masks of a rate are one condition.
+        present: The modalities of the run that are there at all; every one of them under random masks.
+        rate: Share of all (utterance, modality) pairs that a random mask was to take away.
+        reached: Share that it took away: one modality of each utterance stays, so that of two modalities no
+            more than half of the pairs can go, of three no more than two thirds.
+        mask: Number of the mask, from 1; see `mer_bench.data.missing`.
+        model_of: Identity of the run on the complete test split whose model this is.
+    """
+
+    left_out_if_empty: ClassVar[frozenset[str]] = frozenset({"rate", "reached", "mask"})
+
+    name: Name
+    present: tuple[str, ...]
+    rate: Share | None = None
+    reached: Share | None = None
+    mask: Annotated[int, Field(ge=1)] | None = None
+    model_of: Sha256
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Condition:
+        if not self.present:
+            raise ValueError("a test condition without any modality is none")
+        if len({self.rate is None, self.reached is None, self.mask is None}) > 1:
+            raise ValueError("rate, reached and mask stand together, or none of them does")
+        name = f"only-{'-'.join(self.present)}" if self.rate is None else f"missing-{self.rate:g}"
+        if self.name != name:
+            raise ValueError(f"name should be {name}, but is {self.name}")
+        return self
+
+    @property
+    def full_name(self) -> str:
+        """The name, and of random masks the number of this one: part of the names of files."""
+        return self.name if self.mask is None else f"{self.name}-mask{self.mask}"
+
+
 class Record(RecordPart):
     """One run: one model, settings, dataset, label set, feature set, protocol, modalities, seed.
 
@@ -230,9 +272,12 @@ class Record(RecordPart):
             the predictions of all folds together, curves and selections are only here, and of
             `features_detail` the checksums are those of all folds' and the widths the first fold's. Of a
             failed run `curve` is that of the fold that failed, and `folds` is empty.
+        test_condition: What of the test split was given; None: all of it. Otherwise `test`, `predictions` and the
+            `test` of each fold are under that condition, `run` and `identity` are its own, and all the rest is
+            that of the run whose model it is, dev in its complete form included.
     """
 
-    left_out_if_empty: ClassVar[frozenset[str]] = frozenset({"folds"})
+    left_out_if_empty: ClassVar[frozenset[str]] = frozenset({"folds", "test_condition"})
 
     schema_version: Literal[1] = SCHEMA
     kind: Literal["run"] = "run"
@@ -264,12 +309,15 @@ class Record(RecordPart):
     started: str
     version: str
     folds: list[Fold] = []
+    test_condition: Condition | None = None
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Record:
         for name in ("labels", "features", "protocol"):
             if getattr(self, name).split("/")[0] != self.dataset:
                 raise ValueError(f"{name} is {getattr(self, name)}, which is not of the dataset {self.dataset}")
+        if self.test_condition:
+            self._check_condition(self.test_condition)
         if self.status == "failed":
             if self.failure is None or self.test is not None or self.predictions is not None or self.folds:
                 raise ValueError("a failed run has a failure, and neither test scores nor predictions")
@@ -284,6 +332,16 @@ class Record(RecordPart):
         if self.folds and self.test:
             self._check_folds(self.test)
         return self
+
+    def _check_condition(self, condition: Condition) -> None:
+        foreign = [name for name in condition.present if name not in self.modalities]
+        if foreign:
+            raise ValueError(f"test_condition has {foreign[0]} present, which modalities does not list")
+        whole = len(condition.present) == len(self.modalities)
+        if whole != (condition.rate is not None):
+            raise ValueError("under a test condition some modalities are absent, or random masks take a part of all")
+        if condition.model_of == self.identity:
+            raise ValueError("under a test condition a record has an identity of its own, not that of its model's run")
 
     def _check_folds(self, test: Scores) -> None:
         if self.selection is not None or self.curve:

@@ -44,12 +44,15 @@ __all__ = [
     "Opened",
     "Plan",
     "RunRequest",
+    "fault_of",
     "open_device",
     "open_run",
     "plan",
     "predictions_of",
     "read_settings_file",
     "run",
+    "run_opened",
+    "weights_prefix",
 ]
 
 
@@ -87,7 +90,19 @@ def run(request: RunRequest, listener: Listener | None = None) -> Record:
         RunError: If training failed or the results could not be written.
     """
     listener = listener or Listener()
-    return _Run(open_run(request, listener), listener).finish()
+    planned = plan(request)
+    device = open_device(request)
+    listener.run_started(planned)
+    return run_opened(open_run(planned, device, listener), listener)
+
+
+def run_opened(opened: Opened, listener: Listener) -> Record:
+    """The same where the stores are open already: several runs on one feature set open them once.
+
+    Raises:
+        RunError: If training failed or the results could not be written.
+    """
+    return _Run(opened, listener).finish()
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,11 @@ class Opened:
     plan: Plan
     stores: tuple[Store, ...]
     device: torch.device
+
+    @property
+    def by_fold(self) -> list[tuple[int | None, Store]]:
+        """Each store with the number of its fold; None under one fixed split."""
+        return [(fold if self.plan.folds else None, store) for fold, store in enumerate(self.stores, 1)]
 
     def build(self, store: Store) -> Model:
         """A model with fresh weights for a store's widths and classes."""
@@ -131,17 +151,14 @@ class Opened:
         return predictions_of(split, identifiers, store.classes, scores, self.subsets(store, split.name))
 
 
-def open_run(request: RunRequest, listener: Listener) -> Opened:
-    """Plan a request, open its device and its stores, and see that its records can be written.
+def open_run(planned: Plan, device: torch.device, listener: Listener) -> Opened:
+    """Open the stores of a plan, and see that its records can be written.
 
     Raises:
-        RequestError: If the request is wrong or data are missing. StorageError: If `out` cannot be written to.
+        RequestError: If data are missing. StorageError: If `out` cannot be written to.
     """
-    planned = plan(request)
-    device = open_device(request)
-    listener.run_started(planned)
-    check_writable(request.out)
-    root = data_root(request.data_root)
+    check_writable(planned.request.out)
+    root = data_root(planned.request.data_root)
     stores = tuple(open_or_prepare(key, root, listener.preparing) for key in planned.stores)
     _check_stores(stores)
     return Opened(planned, stores, device)
@@ -230,13 +247,7 @@ class _Run:
             raise
         except Exception as error:  # a plugin's code may fail in any way; the record says how
             where = "" if self.fold is None else f" in fold {self.fold} of {self.plan.folds}"
-            failure: RunError
-            if isinstance(error, MemoryError):
-                failure = OutOfMemoryError(
-                    f"the machine's memory was exhausted{where} while {self.plan.model} was run."
-                )
-            else:
-                failure = RunError(f"{self.plan.model} failed{where}: {type(error).__name__}: {error}")
+            failure = fault_of(self.plan.model, error, where)
             self._write_failure(failure)
             raise failure from error
         return self._write(parts)
@@ -378,13 +389,25 @@ class _Run:
         )
 
 
+def fault_of(model: str, error: Exception, where: str = "") -> RunError:
+    """What a record says of an error that a model's code raised, and did not mean to.
+
+    Args:
+        where: In which part of the run: ` in fold 2 of 5`.
+    """
+    if isinstance(error, MemoryError):
+        return OutOfMemoryError(f"the machine's memory was exhausted{where} while {model} was run.")
+    return RunError(f"{model} failed{where}: {type(error).__name__}: {error}")
+
+
+def weights_prefix(fold: int | None) -> str:
+    """What stands before the name of a weight in a run's file: nothing, or the fold that it belongs to."""
+    return "" if fold is None else f"fold{fold}."
+
+
 def _weights(parts: Sequence[_Part]) -> dict[str, Tensor]:
     """The weights of all parts: under a protocol with folds `fold2.` stands before the names of fold 2's."""
-    return {
-        f"{'' if part.fold is None else f'fold{part.fold}.'}{name}": value
-        for part in parts
-        for name, value in part.weights.items()
-    }
+    return {f"{weights_prefix(part.fold)}{name}": value for part in parts for name, value in part.weights.items()}
 
 
 def _named_by_fold(predictions: Predictions, fold: int) -> Predictions:

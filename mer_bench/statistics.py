@@ -92,6 +92,8 @@ def compare(
     resamples: int = RESAMPLES,
     seed: int = 0,
     subset: str | None = None,
+    repeats: int = 1,
+    same_models: bool = False,
 ) -> Difference:
     """Paired bootstrap over dialogues, with the chance of the seeds within.
 
@@ -114,20 +116,32 @@ def compare(
         first, second: One a seed. Runs of the two models need not have the same seeds.
         seed: Of the resampling.
         subset: Only the dialogues of that named part of the corpus.
+        repeats: Predictions of one seed that follow each other in `first`, such as those under several random
+            masks; their mean is what the seed reached.
+        same_models: The seeds of `first` and `second` are the same trained models in the same order, scored
+            twice: what a seed does to both alike is no chance of their difference.
 
     Raises:
         RecordError: If there is no run, the runs are not of the same test split and label set, they do not
-            have the subset, or there are fewer than ten dialogues.
+            have the subset, there are fewer than ten dialogues, or the numbers of runs do not fit together.
     """
     tables = _tables(_of_subset([*first, *second], subset))
     if not first or not second:
         raise RecordError("a comparison needs at least one run of each model.")
+    if len(first) % repeats or (same_models and len(first) != repeats * len(second)):
+        raise RecordError(
+            f"{len(first)} runs with {repeats} for each seed do not fit {len(second)} runs of the second model."
+        )
     ours, theirs = tables[: len(first)], tables[len(first) :]
     generator = np.random.default_rng(seed)
     our_draws, their_draws = _resampled([ours, theirs], resamples, generator)
     our_f1, their_f1 = _weighted_f1(ours.sum(axis=1)), _weighted_f1(theirs.sum(axis=1))
+    our_f1, our_draws = (each.reshape(*each.shape[:-1], -1, repeats).mean(axis=-1) for each in (our_f1, our_draws))
     values = our_draws.mean(axis=1) - their_draws.mean(axis=1)
-    values += _seed_errors(our_f1, our_draws, generator) - _seed_errors(their_f1, their_draws, generator)
+    if same_models:
+        values += _seed_errors(our_f1 - their_f1, our_draws - their_draws, generator)
+    else:
+        values += _seed_errors(our_f1, our_draws, generator) - _seed_errors(their_f1, their_draws, generator)
     low, high = _percentiles(values, level)
     tails = [
         (np.count_nonzero(values <= 0) + 1) / (resamples + 1),
@@ -139,7 +153,7 @@ def compare(
         high=high,
         level=level,
         p_value=min(1.0, 2 * min(tails)),
-        seeds=(len(first), len(second)),
+        seeds=(len(first) // repeats, len(second)),
         dialogues=tables.shape[1],
     )
 

@@ -15,6 +15,7 @@ from mer_bench.errors import RecordError, StorageError
 from mer_bench.metrics import count_dialogues, rescore, score, score_folds
 from mer_bench.predictions import Predictions, write_predictions
 from mer_bench.records import (
+    Condition,
     Cost,
     Epoch,
     Failure,
@@ -137,6 +138,49 @@ def folded(checksum: str = "0" * 64, **changes: Any) -> Record:
         for number, scores in score_folds(made).items()
     ]
     return record(made, checksum, **{"folds": folds, "curve": [], "selection": None} | changes)
+
+
+MODEL = "e" * 64
+
+
+class TestConditions:
+    @pytest.mark.parametrize(
+        ("condition", "full_name"),
+        [
+            (Condition(name="only-audio", present=("audio",), model_of=MODEL), "only-audio"),
+            (
+                Condition(name="missing-0.3", present=("text", "audio"), rate=0.3, reached=0.3, mask=2, model_of=MODEL),
+                "missing-0.3-mask2",
+            ),
+        ],
+    )
+    def test_what_is_written_is_read_and_scored_again(
+        self, tmp_path: Path, condition: Condition, full_name: str
+    ) -> None:
+        file = on_disk(tmp_path, test_condition=condition)
+        assert read_record(file).test_condition == condition
+        assert condition.full_name == full_name
+        assert rescore(file) == score(predictions())
+
+    def test_the_complete_test_is_not_written_down(self, tmp_path: Path) -> None:
+        assert "test_condition" not in json.loads(on_disk(tmp_path).read_text(encoding="utf-8"))
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"present": ()}, "without any modality"),
+            ({"name": "only-text"}, "name should be only-audio"),
+            ({"rate": 0.3}, "stand together"),
+            ({"present": ("visual",), "name": "only-visual"}, "visual present, which modalities does not list"),
+            ({"present": ("text", "audio"), "name": "only-text-audio"}, "some modalities are absent"),
+            ({"rate": 0.3, "reached": 0.3, "mask": 1, "name": "missing-0.3"}, "masks take a part of all"),
+            ({"model_of": "a" * 64}, "an identity of its own"),
+        ],
+    )
+    def test_what_contradicts_itself_is_refused(self, changes: dict[str, Any], says: str) -> None:
+        values = {"name": "only-audio", "present": ("audio",), "model_of": MODEL} | changes
+        with pytest.raises(ValidationError, match=says):
+            record(test_condition=Condition(**values))
 
 
 class TestFolds:

@@ -89,6 +89,30 @@ class TestCompare:
         alone = mean_interval([count_dialogues(run) for run in first], resamples=50)
         assert alone.mean == pytest.approx(means[0], abs=1e-12)
 
+    def test_repeats_of_a_seed_count_as_one_by_their_mean(self) -> None:
+        experiment = Experiment(5, 40)
+        first, second = experiment.model(2, 0.5, 1.0), experiment.model(2, 0.5, 0.1)
+        once = compare(first, second, resamples=2000)
+        twice = compare([run for run in first for _ in range(3)], second, resamples=2000, repeats=3)
+        assert twice.seeds == once.seeds == (2, 2)
+        assert twice.difference == pytest.approx(once.difference, abs=1e-12)
+        assert (twice.low, twice.high) == pytest.approx((once.low, once.high), abs=1e-6)
+        # As runs of their own they would pass for seeds, which tell more than there is.
+        assert compare([run for run in first for _ in range(3)], second, resamples=2000).low > once.low
+
+    def test_what_a_seed_does_to_both_alike_is_no_chance(self) -> None:
+        experiment = Experiment(6, 60)
+        runs = experiment.model(3, 0.3, 1.0)
+        whole, found = compare(runs, runs, resamples=2000), compare(runs, runs, resamples=2000, same_models=True)
+        assert (found.low, found.high, found.p_value) == (0, 0, 1)
+        assert whole.low < -0.01
+
+    @pytest.mark.parametrize(("repeats", "same_models"), [(2, False), (1, True), (3, True)])
+    def test_numbers_of_runs_that_do_not_fit(self, repeats: int, same_models: bool) -> None:
+        runs = Experiment(7, 20).model(3, 0.5, 0.1)
+        with pytest.raises(RecordError, match=r"3 runs with . for each seed do not fit 2 runs"):
+            compare(runs, runs[:2], resamples=10, repeats=repeats, same_models=same_models)
+
     def test_the_second_against_the_first_is_the_opposite(self) -> None:
         experiment = Experiment(1, 40)
         first, second = experiment.model(1, 0.5, 0, better=0.6), experiment.model(1, 0.5, 0)
