@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mer_bench.records import Record
 
 __version__ = "0.1.0"
@@ -28,3 +30,23 @@ def run(model: str, dataset: str, **options: Any) -> Record:
     from mer_bench import runner
 
     return runner.run(runner.RunRequest(model=model, dataset=dataset, **options))
+
+
+def add_plugin(path: Path | str) -> tuple[str, ...]:
+    """Take a model of your own without installing it; the same as `--plugin PATH` on the command line.
+
+    (name,) = mer_bench.add_plugin("my_model.py")
+    record = mer_bench.run(model=name, dataset="meld")
+
+    Args:
+        path: A .py file whose card is a comment block, a plugin folder (with a card.toml), or a folder of such folders.
+
+    Returns:
+        The names of its models. The same path again takes what is there now.
+
+    Raises:
+        RequestError: If there is no plugin at the path, its card is broken, or another model has the name.
+    """
+    from mer_bench import registry
+
+    return registry.add_plugin(path)

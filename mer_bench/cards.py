@@ -303,6 +303,8 @@ def option_shown(option: str) -> str:
     return f"--{option} {'MODEL' if option == 'transformer' else 'FILE'}"
 
 
+BLOCK_START, BLOCK_END = "# /// mer-bench", "# ///"
+
 CardType = TypeVar("CardType", bound=CardPart)
 
 
@@ -323,10 +325,68 @@ def read_card(file: Traversable, kind: type[CardType]) -> CardType:
 
 def parse_card(text: str, kind: type[CardType], origin: str) -> CardType:
     """The same for a card's text; `origin` names it in messages."""
+    return _checked(_toml_values(text, origin), kind, origin)
+
+
+def parse_block_card(source: str, module: str, origin: str) -> ModelCard:
+    """The card of a model that is a single file: a comment block in it, in the manner of PEP 723::
+
+        # /// mer-bench
+        # title = "Tiny"
+        # entry = "Tiny"              a class of the file
+        # config = "TinySettings"     another
+        # ///
+
+    Runs nothing of the file.
+
+    Args:
+        module: Name of the file as a module, which `entry` and `config` of the card then hold too.
+        origin: The file, for messages.
+
+    Raises:
+        CardError: If there is no block or more than one, or it is not a complete card; names the line.
+    """
+    lines = source.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.rstrip() == BLOCK_START]
+    if not starts:
+        raise CardError(
+            f"{origin} has no card: a model in a single file carries it in a comment block that starts with the line "
+            f"'{BLOCK_START}' and ends with '{BLOCK_END}'. An example: mer-bench new model NAME --file"
+        )
+    if len(starts) > 1:
+        raise CardError(f"{origin} has two cards, in lines {starts[0] + 1} and {starts[1] + 1}; it may have one.")
+    start = starts[0]
+    # Empty lines before it, so that a fault of the TOML is counted in lines of the file.
+    block = [""] * (start + 1)
+    for number, line in enumerate(lines[start + 1 :], start + 2):
+        if line.rstrip() == BLOCK_END:
+            break
+        if not (line.rstrip() == "#" or line.startswith("# ")):
+            raise CardError(
+                f"{origin}, line {number}: each line of the card starts with '# ', and '{BLOCK_END}' ends it."
+            )
+        block.append(line[2:])
+    else:
+        raise CardError(f"{origin}, line {start + 1}: the card never ends; close it with the line '{BLOCK_END}'.")
+    origin = f"the card in {origin} (line {start + 1})"
+    values = _toml_values("\n".join(block), origin)
+    for key in ("entry", "config"):
+        given = values.get(key)
+        if isinstance(given, str):
+            if not given.isidentifier():
+                raise CardError(f"{origin}: {key} should be the name of a class of the file, but is '{given}'.")
+            values[key] = f"{module}:{given}"
+    return _checked(values, ModelCard, origin)
+
+
+def _toml_values(text: str, origin: str) -> dict[str, Any]:
     try:
-        values: Mapping[str, Any] = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise CardError(f"{origin} is not valid TOML: {error}.") from None
+
+
+def _checked(values: Mapping[str, Any], kind: type[CardType], origin: str) -> CardType:
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -35,12 +35,14 @@ class Settled:
     Attributes:
         card: What holds for the model with these settings: the card, or the wrapper's and the inner model's together.
         settings, training: Complete.
+        inside: Names of the models inside it, the nearest first; none but in a wrapper.
         training_of_cards: The part of `training` that cards wrote.
     """
 
     card: ModelCard
     settings: Settings
     training: TrainerSettings
+    inside: tuple[str, ...]
     training_of_cards: Mapping[str, Any]
 
 
@@ -84,24 +86,26 @@ def _settle(
         validated(TrainerSettings, trainers, place)
     ours, trainers = split_settings(merge_settings(written, request), kind, "the card and the request together")
     of_cards = split_settings(written, kind, "card")[1]
+    inside: tuple[str, ...] = ()
     if issubclass(kind, WrapperSettings):
-        card, ours, of_inner = _wrapped(card, kind, dataset, ours, origin, prefix, depth)
-        of_cards, trainers = {**of_inner, **of_cards}, {**of_inner, **trainers}
-    return Settled(card, validated(kind, ours, "", prefix), validated(TrainerSettings, trainers), of_cards)
+        name, inner, ours = _filled_in(kind, dataset, ours, origin, prefix, depth)
+        inside, card = (name, *inner.inside), _joined(card, inner.card)
+        of_cards, trainers = {**inner.training_of_cards, **of_cards}, {**inner.training_of_cards, **trainers}
+    return Settled(card, validated(kind, ours, "", prefix), validated(TrainerSettings, trainers), inside, of_cards)
 
 
 def _own(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if not name.startswith(INNER)}
 
 
-def _wrapped(
-    card: ModelCard, kind: type[Settings], dataset: str, ours: Mapping[str, Any], origin: str, prefix: str, depth: int
-) -> tuple[ModelCard, dict[str, Any], Mapping[str, Any]]:
-    """A wrapper's card and settings, completed by those of the model inside it, and that model's training."""
+def _filled_in(
+    kind: type[WrapperSettings], dataset: str, ours: Mapping[str, Any], origin: str, prefix: str, depth: int
+) -> tuple[str, Settled, dict[str, Any]]:
+    """The model inside a wrapper, what it is built with, and the wrapper's settings with that filled in."""
     for name in ("inner_settings", "inner_version"):
         if name in ours:
             raise SettingError(f"{prefix}{name} is filled in by the run: write {prefix}{INNER}NAME=value ({origin}).")
-    name = validated(kind, _own(ours), "", prefix).inner  # type: ignore[attr-defined]
+    name = validated(kind, _own(ours), "", prefix).inner
     if depth == DEPTH:
         raise SettingError(f"{prefix}inner={name} is the {DEPTH + 1}th model in another: wrappers stand in a circle.")
     plugin = registry.models().find(name)
@@ -110,7 +114,7 @@ def _wrapped(
     inner = _settle(plugin.card, inner_kind, dataset, inside, origin, f"{prefix}{INNER}", depth + 1)
     completed = {**_own(ours), "inner_settings": inner.settings.model_dump(mode="json")}
     completed["inner_version"] = inner.card.version
-    return _joined(card, inner.card), completed, inner.training_of_cards
+    return name, inner, completed
 
 
 def _joined(outer: ModelCard, inner: ModelCard) -> ModelCard:

@@ -181,6 +181,7 @@ class Recording:
             synthetic=plan.synthetic,
             model=plan.model,
             model_version=plan.model_card.version,
+            model_code=plan.model_code,
             seed=request.seed,
             settings=plan.settings.model_dump(mode="json"),
             training=plan.training.model_dump(mode="json"),
@@ -219,6 +220,9 @@ class Recording:
         }
         if self.condition:
             decides["test_condition"] = self.condition.model_dump(mode="json")
+        if plan.model_code is not None:
+            # Two codes of one name are two runs, with names and files of their own.
+            decides["model_code"] = plan.model_code.sha256
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def _writing(self) -> AbstractContextManager[None]:

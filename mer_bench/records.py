@@ -257,6 +257,18 @@ class Condition(RecordPart):
         return self.name if self.mask is None else f"{self.name}-mask{self.mask}"
 
 
+class ModelCode(RecordPart):
+    """Which code ran, where it did not come with mer-bench itself.
+
+    Attributes:
+        origin: The distribution that brought it, or `file` or `folder` for one that is not installed.
+        sha256: Over the files of the plugin; part of the run's identity. See `plugin_files`.
+    """
+
+    origin: str
+    sha256: Sha256
+
+
 class Record(RecordPart):
     """One run: one model, settings, dataset, label set, feature set, protocol, modalities, seed.
 
@@ -264,6 +276,7 @@ class Record(RecordPart):
         run: Name of the run and of its files. identity: SHA-256 of all that decides its result.
         dataset, labels, features, protocol: Ids; the last three as `meld/emotion`.
         modalities: In the order in which the model got them.
+        model_code: None for a model of mer-bench itself, whose code `version` and `model_version` name.
         settings: Of the model, in full. training: Of the trainer, in full.
         options: The request, normalised: no path, no user name.
         test: Scores on the test split; None for a failed run.
@@ -277,7 +290,7 @@ class Record(RecordPart):
             that of the run whose model it is, dev in its complete form included.
     """
 
-    left_out_if_empty: ClassVar[frozenset[str]] = frozenset({"folds", "test_condition"})
+    left_out_if_empty: ClassVar[frozenset[str]] = frozenset({"folds", "test_condition", "model_code"})
 
     schema_version: Literal[1] = SCHEMA
     kind: Literal["run"] = "run"
@@ -310,6 +323,7 @@ class Record(RecordPart):
     version: str
     folds: list[Fold] = []
     test_condition: Condition | None = None
+    model_code: ModelCode | None = None
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Record:

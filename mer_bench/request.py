@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from mer_bench.data.preparation import resolve
 from mer_bench.errors import RequestError, UnknownNameError
 from mer_bench.locations import StoreKey
 from mer_bench.model_settings import settle
+from mer_bench.records import ModelCode
+from mer_bench.registry import Plugin
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Plan:
         modalities: In the dataset's order.
         model_card: What holds for the model with these settings; of a wrapper, together with what is inside.
         settings, training: Of the model and of the trainer, complete.
+        model_code: Which code runs, where it did not come with mer-bench itself.
     """
 
     request: RunRequest
@@ -71,6 +75,7 @@ class Plan:
     dataset_card: DatasetCard
     settings: Settings
     training: TrainerSettings
+    model_code: ModelCode | None = None
 
     @property
     def model_title(self) -> str:
@@ -128,7 +133,22 @@ def plan(request: RunRequest) -> Plan:
         dataset_card=dataset.card,
         settings=settled.settings,
         training=settled.training,
+        model_code=_model_code([model, *(registry.models().find(name) for name in settled.inside)]),
     )
+
+
+def _model_code(models: Sequence[Plugin[ModelCard]]) -> ModelCode | None:
+    """The code of a model and of those inside it, as far as it did not come with mer-bench itself."""
+    found = {}
+    for model in models:
+        if (checksum := registry.code_checksum(model)) is not None:
+            place = model.files.path if model.files else None
+            found[checksum] = model.distribution if place is None else "file" if place.is_file() else "folder"
+    if not found:
+        return None
+    # Of several the checksum is one over theirs, in the order in which they hold each other.
+    sha256 = next(iter(found)) if len(found) == 1 else hashlib.sha256("\n".join(found).encode()).hexdigest()
+    return ModelCode(origin=" and ".join(found.values()), sha256=sha256)
 
 
 def read_settings_file(file: Path) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import importlib
 import os
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
 from mer_bench import registry
+from mer_bench.plugin_files import absolute
 
 torch.set_num_threads(1)
 # The tests' own processes must neither see a contributor's data nor his habits.
@@ -26,6 +27,28 @@ def shared_data() -> Path:
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("the real corpora are not beside the repository (../shared/data)")
+    return folder
+
+
+@pytest.fixture
+def add_plugin() -> Iterator[Callable[[Path], tuple[str, ...]]]:
+    """Adds plugins that are not installed, which are gone after the test."""
+    paths: list[Path] = []
+
+    def add(path: Path) -> tuple[str, ...]:
+        paths.append(absolute(path))  # the test may leave the folder
+        return registry.add_plugin(path)
+
+    yield add
+    for path in paths:
+        registry.remove_plugin(path)
+
+
+def write_plugin(folder: Path, files: Mapping[str, str]) -> Path:
+    """Write a plugin's folder, sub-packages included."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(textwrap.dedent(text), encoding="utf-8")
     return folder
 
 

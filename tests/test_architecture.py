@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("atomic",),
-    ("config", "cards", "records", "predictions", "seeding", "locations"),
+    ("config", "cards", "plugin_files", "records", "predictions", "seeding", "locations"),
     ("registry", "metrics"),
     ("model_settings",),
     ("data",),
@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 LAYER = {room: index for index, layer in enumerate(LAYERS) for room in layer}
 
 WITHOUT_TORCH = {"errors", "atomic", "config", "cards", "records", "predictions", "registry", "metrics", "locations"}
-WITHOUT_TORCH |= {"model_settings", "statistics", "leaderboard"}
+WITHOUT_TORCH |= {"model_settings", "plugin_files", "statistics", "leaderboard"}
 """Rooms that list, score and rank: they must work, and be quick, where no torch is imported."""
 
 WITHOUT_DATA = {"statistics", "leaderboard"}

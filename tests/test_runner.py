@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import mer_bench
-from mer_bench import runner
+from mer_bench import registry, runner
 from mer_bench.data import preparation
 from mer_bench.data.store import Store
 from mer_bench.errors import (
@@ -174,6 +174,57 @@ def test_the_identity_knows_what_decides_and_nothing_else(request_here: RunReque
     assert first.predictions.sha256 == again.predictions.sha256
 
 
+OWN_MODEL = """
+# /// mer-bench
+# title = "Shares"
+# summary = "The same for every utterance."
+# entry = "Shares"
+# config = "Settings"
+# modalities = ["text"]
+# uses_speakers = false
+# ours = ["all of it"]
+# ///
+import torch
+from mer_bench.api import FittedModel, Output, Settings
+
+class Shares(FittedModel):
+    def fit(self, train):
+        pass
+
+    def forward(self, batch):
+        return Output(torch.zeros(*batch.mask.shape, self.spec.class_count) + batch.features["text"][..., :1] * 0)
+"""
+
+
+def test_the_record_tells_which_code_ran_and_two_codes_of_one_name_are_two_runs(
+    request_here: RunRequest, tmp_path: Path, add_plugin: Callable[[Path], tuple[str, ...]]
+) -> None:
+    records = []
+    for place, text in (("a", OWN_MODEL), ("b", OWN_MODEL), ("b", OWN_MODEL.replace("zeros", "ones"))):
+        (tmp_path / place).mkdir(exist_ok=True)
+        (tmp_path / place / "shares.py").write_text(text)
+        add_plugin(tmp_path / place / "shares.py")
+        records.append(runner.run(replace(request_here, model="shares")))
+        registry.remove_plugin(tmp_path / place / "shares.py")
+    first, again, other = records
+    assert first.model_code is not None
+    assert first.model_code.origin == "file"
+    assert again.model_code == first.model_code
+    assert again.identity == first.identity
+    assert other.model_code != first.model_code
+    assert other.identity != first.identity
+    files = sorted((request_here.out / "meld-synthetic" / "shares").glob("*.json"))
+    assert [file.stem for file in files] == sorted([first.run, other.run])
+    assert read_record(files[0]).model_code is not None
+    assert str(tmp_path) not in files[0].read_text()
+
+
+def test_a_model_of_mer_bench_itself_has_no_checksum_of_its_code(request_here: RunRequest) -> None:
+    record = runner.run(request_here)
+    assert record.model_code is None
+    assert "model_code" not in (request_here.out / "meld-synthetic" / "majority" / f"{record.run}.json").read_text()
+
+
 def test_the_same_command_gives_the_same_bytes(request_here: RunRequest) -> None:
     request = replace(request_here, model="dialoguernn", settings={"epochs": 1})
     first = runner.run(request)
@@ -302,7 +353,7 @@ KILLED_AT = """
     import os, signal, sys
     from dataclasses import replace
     from pathlib import Path
-    from mer_bench import runner
+    from mer_bench import registry, runner
 
     out, data, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     request = runner.RunRequest(model="majority", dataset="meld-synthetic", data_root=data, out=out, threads=1)

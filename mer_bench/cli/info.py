@@ -16,7 +16,7 @@ from mer_bench.cli.console import Column, Screen, size_text
 from mer_bench.cli.description import description_as_json, show_description
 from mer_bench.cli.listing import width_text
 from mer_bench.cli.names import find_plugin, split_dataset
-from mer_bench.cli.options import DataRoot, Debug, Json, LabelsId, ProtocolId
+from mer_bench.cli.options import DataRoot, Debug, Json, LabelsId, Plugins, ProtocolId
 from mer_bench.cli.pictures import draw_store, picture_file
 from mer_bench.config import Settings, TrainerSettings, Tune, legal_values
 from mer_bench.errors import MissingDataError, RequestError
@@ -45,6 +45,7 @@ def info(
             show_default=False,
         ),
     ] = None,
+    plugins: Plugins = None,
     data_root: DataRoot = None,
     as_json: Json = False,
     debug: Debug = False,

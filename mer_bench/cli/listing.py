@@ -11,7 +11,7 @@ import typer
 
 from mer_bench import registry
 from mer_bench.cli.console import Column, Screen
-from mer_bench.cli.options import DataRoot, Debug, Json
+from mer_bench.cli.options import DataRoot, Debug, Json, Plugins
 from mer_bench.errors import UnknownNameError
 from mer_bench.registry import BrokenPlugin
 
@@ -28,6 +28,7 @@ class Listing:
 
 def list_names(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="models, datasets, features, labels, protocols, metrics")],
+    plugins: Plugins = None,
     data_root: DataRoot = None,
     as_json: Json = False,
     debug: Debug = False,

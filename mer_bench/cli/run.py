@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mer_bench.cli.options import DataRoot, Debug, Json, LabelsId, ProtocolId
+from mer_bench.cli.options import DataRoot, Debug, Json, LabelsId, Plugins, ProtocolId
 
 if TYPE_CHECKING:
     from mer_bench.cli.console import Screen
@@ -69,6 +69,7 @@ def run(
             help="Where the corpus forbids to pass on labels of utterances: write them too, to a .private.npz.",
         ),
     ] = False,
+    plugins: Plugins = None,
     data_root: DataRoot = None,
     as_json: Json = False,
     debug: Debug = False,

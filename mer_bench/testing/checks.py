@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from mer_bench.errors import MerBenchError
+from mer_bench.plugin_files import LOCAL_PACKAGE
 
 Status = Literal["passed", "failed", "excused"]
 Subject = TypeVar("Subject")
@@ -83,12 +84,14 @@ def _place(error: Exception) -> str:
     frames = []
     trace = error.__traceback__
     while trace is not None:
-        frames.append((trace.tb_frame.f_globals.get("__name__", ""), trace.tb_lineno))
+        module = trace.tb_frame.f_globals.get("__name__", "")
+        frames.append((module, trace.tb_frame.f_code.co_filename, trace.tb_lineno))
         trace = trace.tb_next
     ours = ("mer_bench.testing", "torch", "numpy", "pydantic", "safetensors")
-    for module, line in reversed(frames):
+    for module, file, line in reversed(frames):
         if module and not module.startswith(ours):
-            return f" ({module}, line {line})"
+            # The import name of a plugin that is not installed says nothing to its author.
+            return f" ({file if module.startswith(LOCAL_PACKAGE) else module}, line {line})"
     return ""
 
 

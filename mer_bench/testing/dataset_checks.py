@@ -159,7 +159,7 @@ def _expect_feature_sets(card: DatasetCard) -> None:
 @dataset_check("folder")
 def check_dataset_folder(subject: DatasetSubject) -> None:
     """Reading the card runs no code: `__init__.py` holds a docstring alone."""
-    check_folder(subject.plugin.package, None)
+    check_folder(subject.plugin, None)
 
 
 @dataset_check("prepares")

@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 from importlib.resources import files
+from typing import Any
 
-from mer_bench.testing.checks import Failed
+from mer_bench.registry import Plugin
+from mer_bench.testing.checks import Failed, NotApplicable
 
 HEAVY = ("torch", "torch_geometric", "sklearn", "optuna", "transformers")
 """Libraries whose import alone takes longer than `mer-bench list models` may."""
@@ -16,27 +18,35 @@ HEAVY = ("torch", "torch_geometric", "sklearn", "optuna", "transformers")
 IMPORT_SECONDS = 120
 
 
-def check_folder(package: str, config_module: str | None) -> None:
+def check_folder(plugin: Plugin[Any], config_module: str | None) -> None:
     """The folder's `__init__.py` holds a docstring alone, and its settings import nothing heavy.
 
     Args:
-        package: Import name of the plugin's folder.
         config_module: Module of the settings inside it; None for a dataset.
     """
-    source = (files(package) / "__init__.py").read_text(encoding="utf-8")
+    if plugin.files is None:
+        source = (files(plugin.package) / "__init__.py").read_text(encoding="utf-8")
+        question = f"import {plugin.package}.{config_module}"
+    elif plugin.files.path.is_file():
+        raise NotApplicable("card, settings and network are one file, and reading the card runs nothing of it")
+    else:
+        source = plugin.files.sources["__init__.py"].decode("utf-8")
+        question = (
+            f"from mer_bench import registry; registry.add_plugin({str(plugin.files.path)!r}); "
+            f"registry.settings_class({plugin.name!r})"
+        )
     statements = [node for node in ast.parse(source).body if not _is_docstring(node)]
     if statements:
         raise Failed(
-            f"{package}/__init__.py should hold a docstring and nothing else, so that reading the card runs no "
+            f"{plugin.place('__init__')} should hold a docstring and nothing else, so that reading the card runs no "
             f"code, but line {statements[0].lineno} holds a statement."
         )
     if config_module is None:
         return
     # A process of its own, since here torch is long imported. Its search path is ours: the plugin may
     # have been found through a path that only this process has.
-    question = f"import sys, {package}.{config_module}; print(*[name for name in {HEAVY} if name in sys.modules])"
     answer = subprocess.run(
-        [sys.executable, "-c", question],
+        [sys.executable, "-c", f"import sys; {question}; print(*[name for name in {HEAVY} if name in sys.modules])"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         capture_output=True,
         text=True,
@@ -44,11 +54,11 @@ def check_folder(package: str, config_module: str | None) -> None:
         check=False,
     )
     if answer.returncode:
-        raise Failed(f"{package}.{config_module} cannot be imported: {answer.stderr.strip().splitlines()[-1]}")
+        raise Failed(f"{plugin.place(config_module)} cannot be imported: {answer.stderr.strip().splitlines()[-1]}")
     if answer.stdout.strip():
         raise Failed(
-            f"importing the settings ({package}.{config_module}) imports {answer.stdout.split()[0]}, which is slow; "
-            "keep it in the module of the model."
+            f"importing the settings ({plugin.place(config_module)}) imports {answer.stdout.split()[0]}, which is "
+            "slow; keep it in the module of the model."
         )
 
 

@@ -103,8 +103,8 @@ def weight_in(layer: HypergraphLayer, kind: str, node: Node, values: Tensor) -> 
         return counted
     if layer.settings.hyperedge_weights == "kind" and kind == "multimodal":
         assert layer.modality_weight is not None
-        counted = layer.modality_weight[node[0]].exp()
-        return counted
+        weight: Tensor = layer.modality_weight[node[0]]
+        return weight.exp()
     return torch.ones((), dtype=torch.float64)
 
 

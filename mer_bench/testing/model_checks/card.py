@@ -43,7 +43,7 @@ def check_card(subject: ModelSubject) -> None:
 @model_check("folder")
 def check_model_folder(subject: ModelSubject) -> None:
     """Reading the card and the settings runs no heavy code: no torch, no scikit-learn."""
-    check_folder(subject.loaded.plugin.package, subject.card.config.partition(":")[0])
+    check_folder(subject.loaded.plugin, subject.card.config.partition(":")[0])
 
 
 @model_check("settings", excusable=False)
