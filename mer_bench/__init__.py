@@ -6,11 +6,13 @@ record.test.weighted_f1
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mer_bench.ablation import Ablation
     from mer_bench.records import Record
 
 __version__ = "0.1.0"
@@ -50,3 +52,25 @@ def add_plugin(path: Path | str) -> tuple[str, ...]:
     from mer_bench import registry
 
     return registry.add_plugin(path)
+
+
+def ablate(
+    model: str, dataset: str, seeds: Sequence[int] = (0,), only: Sequence[str] | None = None, **options: Any
+) -> Ablation:
+    """What a model's parts and its modalities are worth; the same as `mer-bench ablate`.
+
+    Args:
+        model, dataset: Names as `mer-bench list` shows them.
+        seeds: Of every run.
+        only: Some of the tables `modalities`, `missing` and `settings`; None: all of them.
+        options: Any field of `mer_bench.runner.RunRequest` but the seed: `modalities`, `settings`, `out`, ...
+
+    Raises:
+        RequestError: If the request is wrong or data are missing.
+        StorageError: If results could not be written. Runs that failed are in the answer's `failed`.
+    """
+    from mer_bench import ablation, runner
+
+    run = runner.RunRequest(model=model, dataset=dataset, **options)
+    tables = ablation.TABLES if only is None else tuple(only)
+    return ablation.ablate(ablation.AblationRequest(run, tuple(seeds), tables))

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("own",),
     ("trainer", "checkpoint", "recording"),
     ("runner",),
-    ("tuning", "sweep", "trackers", "testing"),
+    ("tuning", "sweep", "ablation", "trackers", "testing"),
     ("cli",),
     ("__init__", "__main__"),
 )

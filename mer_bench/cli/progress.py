@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import Self
 
 from mer_bench.cli.console import Bar, Screen, duration_text, percent
 from mer_bench.config import changed_fields
@@ -28,7 +29,7 @@ class ProgressListener(Listener):
         self._clock = 0.0
         self._fold = ""
 
-    def __enter__(self) -> ProgressListener:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -38,10 +39,14 @@ class ProgressListener(Listener):
 
     def run_started(self, plan: Plan) -> None:
         self._end_bar()
+        self._screen.line(run_title(plan))
+        self._start(plan)
+
+    def _start(self, plan: Plan) -> None:
+        """Say which settings are not the usual ones, and open the bar."""
         self._plan = plan
         self._clock = time.monotonic()
         self._fold = ""
-        self._screen.line(run_title(plan))
         changed = {**changed_fields(plan.settings), **changed_fields(plan.training)}
         if changed:
             told = ", ".join(f"{name}={value}" for name, value in changed.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mer_bench.cli.options import DataRoot, Debug, Json, LabelsId, Plugins, ProtocolId
+from mer_bench.cli.run_options import (
+    Assignments,
+    DatasetName,
+    Device,
+    FeaturesId,
+    Modalities,
+    ModelName,
+    Out,
+    Seed,
+    Seeds,
+    SettingsFile,
+    Threads,
+    given_settings,
+    parse_modalities,
+    planned,
+)
 
 if TYPE_CHECKING:
     from mer_bench.cli.console import Screen
@@ -18,42 +34,22 @@ if TYPE_CHECKING:
     from mer_bench.records import Record, Scores
     from mer_bench.runner import RunRequest
 
-PUBLISHED = "published"
-
 
 def run(
     *,
-    model: Annotated[str, typer.Option(metavar="NAME", help="Which model: mer-bench list models")],
-    dataset: Annotated[str, typer.Option(metavar="NAME", help="Which dataset: mer-bench list datasets")],
+    model: ModelName,
+    dataset: DatasetName,
     labels: LabelsId = None,
-    features: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="Feature set; default: the dataset's first.", show_default=False),
-    ] = None,
+    features: FeaturesId = None,
     protocol: ProtocolId = None,
-    modalities: Annotated[
-        str | None,
-        typer.Option(metavar="LIST", help="Such as text,audio; default: the feature set's.", show_default=False),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="One run with this seed; default 0.")] = None,
-    seeds: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="This many runs, with the seeds 0, 1, 2 and so on.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Set a field of the model or the trainer; repeat for more."),
-    ] = None,
-    settings: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE", help="TOML file of such fields, or 'published': the paper's own; --set wins over it."
-        ),
-    ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the records.")] = Path("runs"),
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="CPU threads; default: PyTorch's choice.")
-    ] = None,
+    modalities: Modalities = None,
+    seed: Seed = None,
+    seeds: Seeds = None,
+    assignments: Assignments = None,
+    settings: SettingsFile = None,
+    out: Out = Path("runs"),
+    device: Device = "auto",
+    threads: Threads = None,
     require_real: Annotated[
         bool,
         typer.Option(
@@ -112,8 +108,8 @@ def run(
     )
     # Names first: a mistyped model should not be answered with a fault of its settings.
     runner.plan(request)
-    request = replace(request, settings=_settings(request, settings, assignments or []))
-    plan = _plan(request, settings, assignments or [])
+    request = replace(request, settings=given_settings(request, settings, assignments or []))
+    plan = planned(request, settings, assignments or [])
     stand_in = bring_data(plan, screen, require_real)
     if stand_in:
         request = stand_in.request
@@ -161,75 +157,11 @@ def _run_each(screen: Screen, requests: Sequence[RunRequest]) -> tuple[list[Reco
     return records, failed
 
 
-def parse_modalities(text: str | None) -> tuple[str, ...] | None:
-    """`text,audio` as names; whether they exist is the runner's to say.
-
-    Raises:
-        RequestError: If a name is empty or stands twice.
-    """
-    from mer_bench.errors import RequestError
-
-    if text is None:
-        return None
-    names = tuple(name.strip() for name in text.split(","))
-    if not all(names):
-        raise RequestError(f"modalities are names with commas between them, as in text,audio, but '{text}' was given.")
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise RequestError(f"the modality '{twice[0]}' stands twice in --modalities {text}.")
-    return names
-
-
 def record_path(out: Path, record: Record) -> Path:
     """Where a record lies."""
     from mer_bench.records import record_file, record_folder
 
     return record_file(record_folder(out, record), record.run)
-
-
-def _settings(request: RunRequest, file: str | None, assignments: Sequence[str]) -> dict[str, Any]:
-    from mer_bench import registry, runner
-    from mer_bench.config import merge_settings, parse_assignment
-    from mer_bench.errors import RequestError
-
-    layers: list[Mapping[str, Any]] = []
-    if file == PUBLISHED:
-        published = registry.models().find(request.model).card.published
-        if not published:
-            raise RequestError(f"the card of {request.model} holds no settings of its paper.")
-        if request.dataset not in published and "default" not in published:
-            raise RequestError(
-                f"the card of {request.model} holds its paper's settings for {', '.join(published)}, "
-                f"not for {request.dataset}."
-            )
-        layers += [published.get("default", {}), published.get(request.dataset, {})]
-    elif file is not None:
-        layers.append(runner.read_settings_file(Path(file)))
-    layers += [dict([parse_assignment(text)]) for text in assignments]
-    return merge_settings(*layers)
-
-
-def _plan(request: RunRequest, file: str | None, assignments: Sequence[str]) -> Any:
-    """The runner's plan; a faulty setting is blamed on the very words that were given."""
-    from mer_bench import runner
-    from mer_bench.config import parse_assignment
-    from mer_bench.errors import SettingError, UnknownNameError
-
-    origins = {} if file is None else dict.fromkeys(request.settings, f"from --settings {file}")
-    origins |= {parse_assignment(text)[0]: f"from --set {text}" for text in assignments}
-    try:
-        return runner.plan(request)
-    except SettingError as error:
-        name = str(error).partition(" ")[0]
-        if name not in origins:
-            raise
-        raise SettingError(str(error).replace("from --set or --settings", origins[name])) from error
-    except UnknownNameError as error:
-        if error.given not in origins:
-            raise
-        text = str(error).replace("info MODEL", f"info {request.model}")
-        error.args = (text.replace("from --set or --settings", origins[error.given]),)
-        raise
 
 
 def show_results(screen: Screen, records: Sequence[Record], several: bool) -> None:
