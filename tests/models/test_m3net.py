@@ -99,12 +99,10 @@ def weight_in(layer: HypergraphLayer, kind: str, node: Node, values: Tensor) -> 
     if layer.settings.hyperedge_weights == "content":
         score = layer.context_score if kind == "contextual" else layer.modality_score
         assert score is not None
-        counted: Tensor = (values @ score).exp()
-        return counted
+        return torch.exp(values @ score)
     if layer.settings.hyperedge_weights == "kind" and kind == "multimodal":
         assert layer.modality_weight is not None
-        weight: Tensor = layer.modality_weight[node[0]]
-        return weight.exp()
+        return torch.exp(layer.modality_weight[node[0]])
     return torch.ones((), dtype=torch.float64)
 
 
