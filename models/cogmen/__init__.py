@@ -1,0 +1,1 @@
+"""COGMEN: a transformer over the dialogue, then a graph of speaker relations and a graph transformer."""
