@@ -1,0 +1,1 @@
+"""MultiEMO: a DialogueRNN a modality, cross-attention between them, and losses of correlation and contrast."""
