@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from mer_bench.ablation.conditions import conditions_of, reachable_rates, trained_run
+from mer_bench.ablation.conditions import TrainedRun, conditions_of, reachable_rates, trained_run
 from mer_bench.ablation.tables import Row, Table, make_row, make_table
 from mer_bench.ablation.variants import TABLES, WHOLE, Variant, Variants, modality_variants, setting_variants
 from mer_bench.data.missing import RATES
@@ -74,8 +74,11 @@ class AblationListener(Listener):
     def weights_lost(self, record: Record) -> None:
         """The record is there, but not the weights that the conditions need: the model is trained again."""
 
+    def conditions_found(self, conditions: int) -> None:
+        """The records of all conditions of the model are there."""
+
     def condition_scored(self, record: Record, number: int, conditions: int) -> None:
-        """The test split was scored under a condition, or the record was there."""
+        """The test split was scored under a condition, or the record of that one was there."""
 
 
 def ablate(request: AblationRequest, listener: AblationListener | None = None) -> Ablation:
@@ -190,27 +193,42 @@ class _Experiment:
     def _score_under_conditions(self, opened: Opened, record: Record) -> None:
         conditions = self._conditions(opened, record.identity)
         there = [Recording(opened.plan, opened.stores, condition).found() for condition in conditions]
-        trained = None
-        if not all(there):
-            trained = trained_run(opened, record)
-            if trained is None:
-                self.listener.weights_lost(record)
-                again = self._run(WHOLE, opened)
-                trained = trained_run(opened, again) if again else None
-                if again is None or trained is None:
-                    return
-                self.done[WHOLE][again.seed] = [again]
-        for number, (condition, found) in enumerate(zip(conditions, there, strict=True), 1):
+        if all(there):
+            for found in there:
+                self._keep(found)
+            if conditions:
+                self.listener.conditions_found(len(conditions))
+            return
+        trained = self._trained(opened, record)
+        if trained is None:
+            return
+        for number, condition in enumerate(conditions, 1):
             try:
-                scored = found or trained.score(condition) if trained else found
+                scored = trained.score(condition)
             except StorageError:
                 raise
             except MerBenchError as error:
                 self._note_failure(condition.full_name, record.seed, error)
                 continue
-            assert scored is not None
-            self.done.setdefault(f"missing/{condition.name}", {}).setdefault(record.seed, []).append(scored)
+            self._keep(scored)
             self.listener.condition_scored(scored, number, len(conditions))
+
+    def _trained(self, opened: Opened, record: Record) -> TrainedRun | None:
+        """The models of a run; trained again where their weights are gone."""
+        trained = trained_run(opened, record)
+        if trained:
+            return trained
+        self.listener.weights_lost(record)
+        again = self._run(WHOLE, opened)
+        if again:
+            self.done[WHOLE][again.seed] = [again]
+        return trained_run(opened, again) if again else None
+
+    def _keep(self, scored: Record | None) -> None:
+        assert scored
+        assert scored.test_condition
+        name = f"missing/{scored.test_condition.name}"
+        self.done.setdefault(name, {}).setdefault(scored.seed, []).append(scored)
 
     def _tables(self) -> Iterator[tuple[str, Table]]:
         whole = make_row(WHOLE, list(self.done[WHOLE].values()))

@@ -36,7 +36,7 @@ TITLES = {
     "missing": "trained on all modalities, tested without some",
     "settings": "trained with one part changed",
 }
-FIRST_COLUMN = {"modalities": "modalities", "missing": "given in test", "settings": "ablation"}
+FIRST_COLUMN = {"modalities": "modalities", "missing": "given", "settings": "ablation"}
 
 
 def ablate(
@@ -134,14 +134,18 @@ def show(screen: Screen, found: Ablation) -> None:
         return
     screen.line()
     several = len(found.seeds) > 1
-    screen.line(
-        f"Weighted F1 in percent{', mean ± standard deviation over the seeds' if several else ''}; the epoch is chosen "
-        "on dev, in its complete form. difference: from the whole model on test, with its 95 % interval (paired "
-        "bootstrap over dialogues). p: Holm's correction over the rows of the table.",
-        tone="quiet",
-    )
+    legend = [
+        f"weighted F1 in percent{', mean ± standard deviation over the seeds' if several else ''}; "
+        "the epoch is chosen on dev in its complete form",
+        "change: from the whole model on test, with its 95 % interval (paired bootstrap over dialogues)",
+        "p: with Holm's correction over the rows of the table",
+    ]
+    if "missing" in found.tables:
+        legend.insert(1, "masks ±: standard deviation over the random masks of a rate")
     if not several:
-        screen.line("One seed: nothing shows how another one would do; --seeds 5 tells more.", tone="quiet")
+        legend.append("one seed: nothing shows how another one would do; --seeds 5 tells more")
+    for line in legend:
+        screen.line(line, tone="quiet")
 
 
 def _show_table(screen: Screen, found: Ablation, table: Table) -> None:
@@ -150,56 +154,71 @@ def _show_table(screen: Screen, found: Ablation, table: Table) -> None:
     plan = found.plan
     screen.line()
     seeds = f"{len(found.seeds)} seeds" if len(found.seeds) > 1 else f"seed {found.seeds[0]}"
-    title = f"{plan.model} on {plan.features}, {plan.key.labels}, protocol {plan.key.protocol}, {seeds}: "
+    title = (
+        f"{plan.model} on {plan.features}, {plan.key.labels}, protocol {plan.key.protocol}, {seeds}: "
+        f"{TITLES[table.name]}"
+    )
     if table.rows:
-        columns = [Column(FIRST_COLUMN[table.name])]
-        if table.name == "missing":
-            columns += [Column("missing", number=True)]
-        else:
-            columns += [Column("dev", number=True)]
-        columns += [Column("test", number=True)]
-        if table.name == "missing":
-            columns += [Column("between masks", number=True)]
-        columns += [Column("difference", number=True), Column("95 %", number=True), Column("p", number=True)]
-        if table.name == "settings":
-            columns += [Column("question", narrow="wrap")]
-        rows = [_cells(table, table.whole, found), *(_cells(table, row, found) for row in table.rows)]
-        tones = {row: _tone(each) for row, each in enumerate(table.rows, 1)}
-        screen.table(columns, rows, title=title + TITLES[table.name], tones=tones)
+        scores = ("test", "masks ±") if table.name == "missing" else ("dev", "test")
+        screen.table(
+            [
+                Column(FIRST_COLUMN[table.name], narrow="wrap"),
+                *(Column(name, number=True) for name in (*scores, "change", "95 %", "p")),
+            ],
+            [_cells(table, row, found) for row in (table.whole, *table.rows)],
+            title=title,
+            tones={row: _tone(each) for row, each in enumerate(table.rows, 1)},
+        )
     else:
-        screen.line(title + TITLES[table.name])
+        screen.line(title)
+    _show_notes(screen, found, table)
+
+
+def _show_notes(screen: Screen, found: Ablation, table: Table) -> None:
+    """What is not in the table, and what its rows ask."""
+    short = [row for row in table.rows if row.reached is not None and _rate(row) - row.reached > 0.005]
+    for row in short:
+        screen.line(
+            f"{_shown_name(row)}: {100 * (row.reached or 0):.1f} % were missing, the most that can be, since one "
+            "modality of each utterance stays.",
+            tone="quiet",
+        )
     for note in table.notes:
         screen.line(note, tone="quiet")
-    missed = [row.name for row in table.rows if len(row.seeds) < len(found.seeds)]
+    questions = [(row.name, row.question) for row in table.rows if row.question]
+    if questions:
+        screen.line()
+        screen.pairs(questions)
+    missed = [_shown_name(row) for row in table.rows if len(row.seeds) < len(found.seeds)]
     if missed:
         screen.line(f"without the seeds that failed: {', '.join(missed)}", tone="warning")
 
 
 def _cells(table: Table, row: Row, found: Ablation) -> list[str]:
-    is_whole = row is table.whole
-    shown = {"modalities": "+".join(found.plan.modalities), "missing": "everything"}.get(table.name, "whole")
-    name = shown if is_whole else _shown_name(row)
-    cells = [name]
-    if table.name == "missing":
-        cells += ["-" if row.reached is None else f"{100 * row.reached:.1f} %"]
+    if row is table.whole:
+        name = {"modalities": "+".join(found.plan.modalities), "missing": "everything"}.get(table.name, "whole")
     else:
-        cells += [_mean(row.dev)]
-    cells += [_mean(row.test)]
+        name = _shown_name(row)
     if table.name == "missing":
-        cells += ["-" if row.between_masks is None else f"{100 * row.between_masks:.2f}"]
+        scores = [_mean(row.test), "" if row.between_masks is None else f"{100 * row.between_masks:.2f}"]
+    else:
+        scores = [_mean(row.dev), _mean(row.test)]
+    if row is table.whole:
+        return [name, *scores, "", "", ""]
+    if row.difference is None:
+        return [name, *scores, f"{100 * (row.test.mean - table.whole.test.mean):+.2f}", "-", "-"]
     told = row.difference
-    if is_whole or told is None:
-        by = 0.0 if is_whole else row.test.mean - table.whole.test.mean
-        cells += ["" if is_whole else f"{100 * by:+.2f}", "", ""]
-    else:
-        cells += [
-            f"{100 * told.difference:+.2f}",
-            f"{100 * told.low:+.2f} to {100 * told.high:+.2f}",
-            "-" if row.p_value is None else "< 0.001" if row.p_value < 0.001 else f"{row.p_value:.3f}",
-        ]
-    if table.name == "settings":
-        cells += [row.question]
-    return cells
+    interval = f"{100 * told.low:+.2f} to {100 * told.high:+.2f}"
+    return [name, *scores, f"{100 * told.difference:+.2f}", interval, _p(row.p_value)]
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _rate(row: Row) -> float:
+    condition = row.runs[0][0].test_condition
+    return (condition.rate or 0.0) if condition else 0.0
 
 
 def _shown_name(row: Row) -> str:

@@ -42,6 +42,9 @@ class AblationProgress(ProgressListener, AblationListener):
     def weights_lost(self, record: Record) -> None:
         self._screen.line(f"the weights of {record.run} are gone or not its own; it is trained again")
 
+    def conditions_found(self, conditions: int) -> None:
+        self._screen.line(f"{self._head}test under {conditions} conditions, there already", tone="quiet")
+
     def condition_scored(self, record: Record, number: int, conditions: int) -> None:
         if self._screen.is_terminal:
             if not self._bar:
