@@ -65,13 +65,11 @@ def random_mask(
         returns[m]: (utterances,), bool.
     """
     gone = pairs_missing(utterances, len(modalities), rate)
-    names = sorted(modalities)
-    draws = np.stack([_drawn(utterances, name, number, fold) for name in names], axis=1)  # (U, M)
+    draws = np.stack([_drawn(utterances, name, number, fold) for name in modalities], axis=1)  # (U, M)
     draws[np.arange(utterances), draws.argmax(axis=1)] = np.iinfo(np.uint64).max
     there = np.ones(draws.size, np.bool_)
     there[np.argsort(draws, axis=None, kind="stable")[:gone]] = False
-    columns = there.reshape(draws.shape)
-    return {name: columns[:, names.index(name)].copy() for name in modalities}
+    return dict(zip(modalities, there.reshape(draws.shape).T.copy(), strict=True))
 
 
 def only(utterances: int, modalities: Sequence[str], present: Collection[str]) -> dict[str, NDArray[np.bool_]]:
