@@ -26,7 +26,7 @@ class MultiAttnLayer(nn.Module):
 
     Shapes (N = B T):
         states: (M, N, width). sources: (M - 1, M, N, width), what each modality looks at, one after the other.
-        keys: of the sources, M - 1 sets over M B dialogues. returns: (M, N, width).
+        present: (M - 1, M, B, T), bool, the utterances of a source that are keys. returns: (M, N, width).
     """
 
     def __init__(self, settings: MultiEmoConfig, count: int) -> None:

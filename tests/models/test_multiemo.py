@@ -265,9 +265,9 @@ def test_soft_hgr_loss_from_covariances() -> None:
 def test_logits_and_terms_are_put_together_from_the_parts(modalities: tuple[str, ...], fusion: str) -> None:
     model = make_model(modalities, fusion=fusion, classifier=2)
     batch = make_batch([4, 2], modalities)
-    lacking = modalities[0]
-    batch.present[lacking][0, 1] = False
-    batch.features[lacking][0, 1] = 0
+    for turn, lacking in ((1, modalities[0]), (2, modalities[-1])):
+        batch.present[lacking][0, turn] = False
+        batch.features[lacking][0, turn] = 0
     assert batch.labels is not None
     batch.labels[0, 3] = NO_LABEL
     with torch.no_grad():
