@@ -24,6 +24,8 @@ class DialogueGcnConfig(Settings):
         directions: Whether what came before has other relations than what comes after.
         bases: The relations' matrices are mixtures of so many; 0: each has its own.
         edge_weights: Learned by `attention` within the window, or `uniform`.
+        scaled_scores: Whether the scores of edges and of the nodal attention are divided by the root of their
+            width (ours; as in a transformer).
         relation_means: Whether the edge weights are divided by the number of edges of their relation too
             (c_{i,r} of the paper; not in the published code).
         neighbours: Whether the second graph layer takes the `sum` of a turn's neighbours, as in the paper, or their
@@ -43,8 +45,9 @@ class DialogueGcnConfig(Settings):
     directions: Annotated[bool, Tune()] = True
     bases: Annotated[int, Field(ge=0, le=200), Tune(choices=(0, 4, 8, 30), when={"speaker_relations": "pairs"})] = 0
     edge_weights: Annotated[Literal["attention", "uniform"], Tune()] = "attention"
+    scaled_scores: Annotated[bool, Tune()] = False
     relation_means: Annotated[bool, Tune()] = False
-    neighbours: Annotated[Literal["sum", "mean"], Tune()] = "mean"
+    neighbours: Annotated[Literal["sum", "mean"], Tune()] = "sum"
     graph_width: Annotated[int, Field(ge=4, le=2048), Tune(low=50, high=200, step=50)] = 100
     nodal_attention: Annotated[bool, Tune()] = True
     input_dropout: Rate = 0.3

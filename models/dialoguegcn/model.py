@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import cast
 
 import torch
@@ -61,9 +62,8 @@ class DialogueGcn(Model):
         """`sum_j softmax_j(h_i . W h_j) h_j` over the turns of each dialogue: (B, T, width)."""
         if self.nodal is None:
             return values
-        scores = torch.bmm(self.nodal(values), values.transpose(1, 2))  # (B, T, T)
-        weights = masked_softmax(scores, mask.unsqueeze(1).expand_as(scores), dim=2)
-        return torch.bmm(weights, values)
+        everything = mask.unsqueeze(1).expand(-1, values.shape[1], -1)  # (B, T, T)
+        return torch.bmm(bilinear_softmax(self.nodal, values, everything, self.settings.scaled_scores), values)
 
 
 class SequentialContext(nn.Module):
@@ -148,4 +148,14 @@ class SpeakerGraph(nn.Module):
         near = graph.joined | itself
         if self.edge is None:
             return near / near.sum(-1, keepdim=True).to(context.dtype)
-        return masked_softmax(torch.bmm(self.edge(context), context.transpose(1, 2)), near, dim=2)
+        return bilinear_softmax(self.edge, context, near, self.settings.scaled_scores)
+
+
+def bilinear_softmax(form: nn.Linear, values: Tensor, allowed: Tensor, scaled: bool) -> Tensor:
+    """`softmax_j(x_i . W x_j)` over the allowed turns, of scores over the root of the width if scaled.
+
+    Shapes:
+        values: (B, T, width). allowed: (B, T, T), bool. returns: (B, T, T), 0 where not allowed.
+    """
+    scores = torch.bmm(form(values), values.transpose(1, 2))
+    return masked_softmax(scores / math.sqrt(values.shape[2]) if scaled else scores, allowed, dim=2)

@@ -22,7 +22,8 @@ NARROW: dict[str, Any] = {"context_width": 6, "graph_width": 5, "past": 2, "futu
 SPEAKERS = 3
 VARIANTS: tuple[dict[str, Any], ...] = (
     {},
-    {"neighbours": "sum", "relation_means": True},
+    {"neighbours": "mean", "relation_means": True},
+    {"scaled_scores": True},
     {"edge_weights": "uniform", "speaker_relations": "none"},
     {"speaker_relations": "pairs", "bases": 4},
     {"nodal_attention": False, "directions": False},
@@ -73,7 +74,8 @@ def literal_graph(model: DialogueGcn, context: list[Tensor], said: list[int]) ->
             weights = torch.full((len(hearing[i]),), 1 / len(hearing[i]), dtype=torch.float64)
         else:
             bilinear = graph.edge.weight  # scores are g_j' W g_i
-            weights = torch.stack([context[j] @ (bilinear @ context[i]) for j in hearing[i]]).softmax(0)
+            weights = torch.stack([context[j] @ (bilinear @ context[i]) for j in hearing[i]])
+            weights = (weights / (len(context[i]) ** 0.5 if config.scaled_scores else 1)).softmax(0)
         kinds = {j: literal_relation(config, said, i, j) for j in hearing[i] if j != i}
         total = conv.bias
         for j, weight in zip(hearing[i], weights, strict=True):
@@ -120,7 +122,8 @@ def test_one_dialogue_turn_by_turn(changes: dict[str, Any]) -> None:
         for turn in range(length):
             row = both[turn]
             if model.nodal is not None:
-                scores = torch.stack([other @ (model.nodal.weight @ row) for other in both]).softmax(0)
+                scores = torch.stack([other @ (model.nodal.weight @ row) for other in both])
+                scores = (scores / (len(row) ** 0.5 if model.settings.scaled_scores else 1)).softmax(0)
                 row = sum((w * other for w, other in zip(scores, both, strict=True)), torch.zeros_like(row))
             expected = model.classes(model.hidden(row).clamp_min(0))
             torch.testing.assert_close(found[index, turn], expected)
