@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -42,6 +42,33 @@ def copy_atomically(file: Path, target: Path) -> None:
     """
     with storage_errors(f"copy {file} to {target}"), file.open("rb") as source:
         _fill_and_rename(target, lambda stream: shutil.copyfileobj(source, stream, 1 << 20))
+
+
+def write_files_atomically(top: Path, texts: Mapping[Path, str]) -> None:
+    """Write a folder with all its files, or one file, so that it is there as a whole or not at all.
+
+    Args:
+        top: What takes its name in the last step; nothing, or an empty folder, may be in its place.
+        texts: By file: `top` itself, or files below it.
+
+    Raises:
+        StorageError: If it cannot be written; the unfinished one is gone.
+    """
+    with storage_errors(f"write {top}"):
+        top.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(top)
+        unfinished = temporary_beside(top.absolute())
+        try:
+            for file, text in texts.items():
+                place = unfinished / file.relative_to(top)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_text(text, encoding="utf-8", newline="\n")
+                flush_to_disk(place)
+            if top.is_dir():
+                top.rmdir()
+            unfinished.rename(top)
+        finally:
+            remove(unfinished)
 
 
 def _fill_and_rename(target: Path, fill: Callable[[BinaryIO], object]) -> None:

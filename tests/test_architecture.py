@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("trainer", "checkpoint", "recording"),
     ("runner",),
     ("tuning", "sweep", "ablation", "trackers", "testing"),
+    ("templates",),
     ("cli",),
     ("__init__", "__main__"),
 )

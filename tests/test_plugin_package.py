@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from mer_bench.templates.writing import write_model
+
 FILES = {
     "pyproject.toml": """
 [build-system]
@@ -133,6 +135,19 @@ class Environment:
         return self.run("-c", "from mer_bench.cli import main; main()", *arguments)
 
 
+def needs_a_builder() -> None:
+    """Skip the test where no package can be built without a network."""
+    for tool in ("pip", "setuptools"):
+        if importlib.util.find_spec(tool) is None:
+            pytest.skip(f"{tool} is not installed here, so that no package can be built without a network")
+
+
+def install(fresh: Environment, source: Path) -> None:
+    offline = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet")
+    installed = fresh.run("-m", "pip", "install", *offline, str(source))
+    assert installed.returncode == 0, installed.stderr
+
+
 def answer(finished: subprocess.CompletedProcess[str]) -> Any:
     assert finished.returncode == 0, finished.stderr
     return json.loads(finished.stdout)
@@ -140,17 +155,13 @@ def answer(finished: subprocess.CompletedProcess[str]) -> Any:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    for tool in ("pip", "setuptools"):
-        if importlib.util.find_spec(tool) is None:
-            pytest.skip(f"{tool} is not installed here, so that no package can be built without a network")
+    needs_a_builder()
     source = tmp_path_factory.mktemp("source")
     for name, text in FILES.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(text, encoding="utf-8")
     fresh = Environment(tmp_path_factory.mktemp("fresh") / "environment")
-    offline = ("--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "--quiet")
-    installed = fresh.run("-m", "pip", "install", *offline, str(source))
-    assert installed.returncode == 0, installed.stderr
+    install(fresh, source)
     return fresh
 
 
@@ -205,3 +216,39 @@ def test_broken_sibling_is_refused_in_one_sentence(environment: Environment, nam
         assert finished.returncode in (1, 2)
         assert reason in " ".join((finished.stdout + finished.stderr).split())
         assert "Traceback" not in finished.stderr
+
+
+def test_a_package_of_theirs_is_checked_as_a_whole(environment: Environment) -> None:
+    for target in ("their-emotions", "their_emotions"):
+        finished = environment.mer_bench("check", target, "--json")
+        assert finished.returncode == 1
+        told = json.loads(finished.stdout)
+        assert {each["name"]: each["passed"] for each in told["plugins"]} == {
+            "tiny-gru": True,
+            "broken-card": False,
+            "broken-code": False,
+        }
+
+
+def test_a_run_of_theirs_tells_which_code_it_was(environment: Environment, tmp_path: Path) -> None:
+    finished = environment.mer_bench(
+        *("run", "--model", "tiny-gru", "--dataset", "meld-synthetic", "--set", "epochs=1", "--device", "cpu"),
+        *("--out", str(tmp_path / "runs"), "--data-root", str(tmp_path / "data"), "--json"),
+    )
+    assert answer(finished)["model_code"]["origin"] == "their-emotions"
+
+
+def test_the_package_that_new_model_writes_installs_and_passes_its_own_tests(tmp_path: Path) -> None:
+    needs_a_builder()
+    plugin, _ = write_model("my-model", "package", tmp_path)
+    fresh = Environment(tmp_path / "environment")
+    install(fresh, tmp_path / "my-model")
+    listed = answer(fresh.mer_bench("list", "models", "--json"))
+    assert {model["name"]: model["distribution"] for model in listed["models"]}["my-model"] == "my-model"
+    assert answer(fresh.mer_bench("check", "my_model_shelf", "--json"))["passed"] is True
+    tested = fresh.run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "my-model"))
+    assert tested.returncode == 0, tested.stdout
+    assert "passed" in tested.stdout
+    taken = fresh.mer_bench("list", "models", "--plugin", str(plugin))
+    assert taken.returncode == 2
+    assert "my_model_shelf.my_model has that name" in taken.stderr

@@ -51,7 +51,7 @@ app.command("ablate")(ablate.ablate)
 app.command("list")(listing.list_names)
 app.command("info")(info.info)
 app.add_typer(data.commands, name="data", help="Bring a dataset's files here, prepare them, see what is there.")
-app.add_typer(new.commands, name="new", help="Write a folder to start from, for a dataset of your own.")
+app.add_typer(new.commands, name="new", help="Write something to start from, for a model or a dataset of your own.")
 app.command("check")(check.check)
 
 

@@ -1,4 +1,4 @@
-"""`mer-bench new`: a folder to start from, for a dataset of one's own."""
+"""`mer-bench new`: something to start from, for a model or a dataset of one's own."""
 
 from __future__ import annotations
 
@@ -42,3 +42,40 @@ def new_dataset(
         screen.exactly(f"wrote {file}")
     screen.line("Put your dialogues and features there (README.md says how), and describe them in card.toml. Then:")
     screen.exactly(f"mer-bench data import {name} --from {place}")
+
+
+@commands.command("model")
+def new_model(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Lower-case letters and digits, with hyphens between them.")
+    ],
+    file: Annotated[bool, typer.Option("--file", help="One .py file instead of a plugin folder.")] = False,
+    package: Annotated[
+        bool,
+        typer.Option("--package", help="A package to install and publish: the plugin folder, and tests."),
+    ] = False,
+    folder: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder to put it in; default: this one.", show_default=False)
+    ] = Path(),
+    debug: Debug = False,
+) -> None:
+    """Write a small model that works as it stands, to be changed into your own.
+
+    \b
+    Examples:
+      mer-bench new model my-model --file
+      mer-bench new model my-model --package
+    """
+    from mer_bench.cli.console import Screen
+    from mer_bench.errors import RequestError
+    from mer_bench.templates.writing import write_model
+
+    if file and package:
+        raise RequestError("--file is one file and --package a whole package; give one of the two.")
+    plugin, written = write_model(name, "file" if file else "package" if package else "folder", folder)
+    screen = Screen()
+    for each in written:
+        screen.exactly(f"wrote {each}")
+    screen.line("It is a small network that works as it stands; change it into yours. Then:")
+    screen.exactly(f"mer-bench check {plugin}")
+    screen.exactly(f"mer-bench run --plugin {plugin} --model {name} --dataset meld")

@@ -2,14 +2,21 @@
 
 Usable in two ways::
 
-    mer-bench check NAME                                    # on the command line
+    mer-bench check NAME                                    # a model or dataset; a file, a folder, a package
 
-    from mer_bench.testing import MODEL_CHECKS, run_check   # as pytest cases of a plugin package
+    from mer_bench.testing import MODEL_CHECKS, run_check   # as pytest cases
 
     @pytest.mark.parametrize("check", MODEL_CHECKS)
     def test_my_model(check):
         result = run_check("my-model", check)
         assert result.status != "failed", result.reason
+
+A model that is not installed is added first, and is then checked by its name::
+
+    (NAME,) = mer_bench.add_plugin("my_model.py")           # or a plugin folder
+
+`run_checks(NAME)` gives all results at once, `iterate_checks(NAME)` each as it comes. A dataset has the checks of
+`DATASET_CHECKS`, and `data_root` says where its data are.
 
 A check that cannot apply to a plugin is excused by its card, with a reason::
 

@@ -36,6 +36,8 @@ def test_alone_it_shows_its_help(invoke: Invoke) -> None:
         ["list"],
         ["info"],
         ["check"],
+        ["new", "dataset"],
+        ["new", "model"],
         ["data", "import"],
         ["data", "fetch"],
         ["data", "prepare"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mer_bench.atomic import flush_to_disk, remove, storage_errors, temporary_beside
+from mer_bench.atomic import write_files_atomically
 from mer_bench.errors import RequestError
 
 CLASSES = ("neutral", "joy", "anger")
@@ -144,19 +144,7 @@ def write_example(name: str, folder: Path) -> list[Path]:
         "dialogues.jsonl": _dialogues(),
         "README.md": _README.format(name=name, title=title),
     }
-    with storage_errors(f"write {folder}"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = temporary_beside(folder.absolute())
-        try:
-            unfinished.mkdir()
-            for file, text in texts.items():
-                (unfinished / file).write_text(text, encoding="utf-8", newline="\n")
-                flush_to_disk(unfinished / file)
-            if folder.exists():
-                folder.rmdir()
-            unfinished.rename(folder)
-        finally:
-            remove(unfinished)
+    write_files_atomically(folder, {folder / file: text for file, text in texts.items()})
     return [folder / file for file in texts]
 
 
