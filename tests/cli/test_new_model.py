@@ -25,7 +25,7 @@ from .conftest import Invoke
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATES = Path(registry.__file__).parent / "templates"
-FORMS = (["--file"], [], ["--package"])
+FORMS: tuple[list[str], ...] = (["--file"], [], ["--package"])
 WRITTEN = {
     "--file": ["my_model.py"],
     "": [f"my_model/{name}" for name in ("README.md", "__init__.py", "card.toml", "config.py", "model.py")],
