@@ -269,7 +269,7 @@ def test_the_tutorial_works_as_it_is_written(
     table, python, test = blocks("python")
     exec(compile(table, "table", "exec"), {})
     rows = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in rows] == ["bclstm", "my-model"]
+    assert [line.split()[1] for line in rows] == ["latefusion", "my-model"]
     assert all(line.startswith("meld-synthetic/default") and line.endswith("3 seeds") for line in rows)
     try:
         quick = python.replace('"meld", seed=0', '"meld-synthetic", seed=0, settings={"epochs": 1}')
