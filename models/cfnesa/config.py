@@ -33,8 +33,8 @@ class CfnEsaConfig(Settings):
         shift_dropout: In the emotion-shift task.
     """
 
-    hidden_dim: Annotated[int, Field(ge=8, le=1024), Tune(low=64, high=256, step=64)] = 128
-    heads: Annotated[int, Field(ge=1, le=16), Tune(choices=(2, 4, 8))] = 8
+    hidden_dim: Annotated[int, Field(ge=8, le=1024), Tune(low=64, high=256, step=32)] = 96
+    heads: Annotated[int, Field(ge=1, le=16), Tune(choices=(2, 4, 8))] = 4
     recurrent_layers: Annotated[int, Field(ge=0, le=6), Tune(low=0, high=3, step=1)] = 1
     shared_recurrence: Annotated[bool, Tune()] = True
     cross_layers: Annotated[int, Field(ge=0, le=8), Tune(low=0, high=4, step=1)] = 1
