@@ -1,4 +1,7 @@
-"""Seconds for one epoch of training on random features in the shape of MELD: forward, backward, step."""
+"""Seconds for one epoch of training on random features with MELD's lengths: forward, backward, step.
+
+Every registered model is timed with its card's settings for MELD, and beside that a few as they were published.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ import torch
 from torch.nn import functional
 
 from mer_bench import registry
-from mer_bench.api import FittedModel, InputSpec, Model
+from mer_bench.api import FittedModel, InputSpec, Model, TrainerSettings
 from mer_bench.data.batches import NO_LABEL, Split
 
 CLASSES = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
-DIALOGUES, UTTERANCES = 1038, 9989
+LENGTHS = (70, 60, 54, 48, 67, 61, 74, 67, 50, 57, 55, 54, 36, 41, 43, 51, 30, 28, 27, 20, 20, 13, 7, 5)
+"""Dialogues of MELD's train split with 1, 2, 3, ... turns: 1038 dialogues of 9989 utterances."""
+
 WIDTHS = {"text": 600, "audio": 300, "visual": 342}
 
 # Settings at which the published implementations were timed: the same widths, depth and batches.
@@ -25,20 +30,18 @@ AS_PUBLISHED: dict[str, tuple[tuple[str, ...], int, dict[str, Any]]] = {
 
 
 def meld_shaped_split(modalities: tuple[str, ...]) -> Split:
-    """1038 dialogues of 9989 utterances, the longest 24, with random features, speakers and labels."""
+    """Dialogues as long as those of MELD's train split, in random order, with random features, speakers and labels."""
     generator = torch.Generator().manual_seed(0)
-    lengths = torch.randint(1, 19, (DIALOGUES,), generator=generator)
-    lengths[:10] = 24
-    while (surplus := int(lengths.sum()) - UTTERANCES) != 0:
-        index = int(torch.randint(10, DIALOGUES, (1,), generator=generator))
-        lengths[index] = (lengths[index] - (1 if surplus > 0 else -1)).clamp(1, 24)
+    turns = torch.arange(1, len(LENGTHS) + 1).repeat_interleave(torch.tensor(LENGTHS))
+    lengths = turns[torch.randperm(len(turns), generator=generator)]
+    utterances = int(lengths.sum())
     return Split(
         name="train",
-        features={name: torch.randn(UTTERANCES, WIDTHS[name], generator=generator) for name in modalities},
-        present={name: torch.ones(UTTERANCES, dtype=torch.bool) for name in modalities},
-        speakers=torch.randint(0, 4, (UTTERANCES,), generator=generator),
+        features={name: torch.randn(utterances, WIDTHS[name], generator=generator) for name in modalities},
+        present={name: torch.ones(utterances, dtype=torch.bool) for name in modalities},
+        speakers=torch.randint(0, 4, (utterances,), generator=generator),
         offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]),
-        labels=torch.randint(0, len(CLASSES), (UTTERANCES,), generator=generator),
+        labels=torch.randint(0, len(CLASSES), (utterances,), generator=generator),
     )
 
 
@@ -72,8 +75,8 @@ def test_an_epoch(benchmark: Any, name: str, setting: str) -> None:
         pytest.skip(f"{name} has no published implementation that was timed")
     modalities, batch_size, values = AS_PUBLISHED.get(name, (("text", "audio"), 32, {}))
     if setting == "card":
-        modalities, batch_size = ("text", "audio"), 32
         given = loaded.plugin.card.settings_for("meld")
+        modalities, batch_size = ("text", "audio"), given.get("batch_size", TrainerSettings().batch_size)
         values = {key: value for key, value in given.items() if key in loaded.settings_class.model_fields}
     split = meld_shaped_split(modalities)
     torch.manual_seed(0)
@@ -87,3 +90,4 @@ def test_an_epoch(benchmark: Any, name: str, setting: str) -> None:
 
     loss = benchmark.pedantic(epoch, rounds=2, warmup_rounds=1)
     assert math.isfinite(loss)
+    benchmark.extra_info["parameters"] = sum(parameter.numel() for parameter in model.parameters())
