@@ -134,6 +134,14 @@ def test_a_damaged_record_is_told_and_not_replaced(whole: RunRequest) -> None:
     assert file.read_text() == "{}"
 
 
+def test_predictions_that_are_not_the_records_are_told(whole: RunRequest) -> None:
+    ablate(AblationRequest(whole, only=("missing",)))
+    one, other = (next(whole.out.rglob(f"*.{name}.*.npz")) for name in ("only-audio", "only-text"))
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(RecordError, match="is not the file that"):
+        ablate(AblationRequest(whole, only=("missing",)))
+
+
 @pytest.mark.parametrize("stop", [1, 2, 20, 45])
 def test_what_was_stopped_goes_on(stop: int, whole: RunRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed = replace(whole, out=whole.out / "undisturbed")
