@@ -82,8 +82,7 @@ class StackedNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(members, 1, width))
 
     def forward(self, values: Tensor) -> Tensor:
-        normed = F.layer_norm(values, values.shape[-1:], eps=self.epsilon)
-        return torch.addcmul(self.bias, normed, self.weight)
+        return F.layer_norm(values, values.shape[-1:], eps=self.epsilon) * self.weight + self.bias
 
 
 class StackedFeedForward(nn.Module):
@@ -103,34 +102,44 @@ class StackedFeedForward(nn.Module):
 class StackedAttention(nn.Module):
     """Scaled dot-product attention with several heads for each member (Vaswani et al. 2017, section 3.2).
 
-    The keys have no bias: it would add the same number to every score of a query.
+    The keys have no bias: it would add the same number to every score of a query, which a softmax doesn't see.
 
-    Shapes (B dialogues, T turns, N real turns of all):
+    Args:
+        members: S. width: Of queries, source and result; a multiple of heads.
+        dropout: Dropped share of the attention weights.
+
+    Shapes (B dialogues, T turns; N = B T, or with `turns` the real turns of all):
         queries, source: (S, N, width). keys: of the source, over S B dialogues, member by member.
-        turns: of the batch. returns: (S, N, width); zero where the key set is empty.
+        returns: (S, N, width); zero where the key set is empty.
     """
 
-    def __init__(self, members: int, width: int, heads: int) -> None:
+    def __init__(self, members: int, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
+        self.dropout = dropout
         self.query = StackedLinear(members, width, width)
         self.key = StackedLinear(members, width, width, bias=False)
         self.value = StackedLinear(members, width, width)
         self.result = StackedLinear(members, width, width)
 
-    def forward(self, queries: Tensor, source: Tensor, keys: KeySet, turns: RealTurns) -> Tensor:
-        mixed = F.scaled_dot_product_attention(
-            self._by_head(self.query(queries), turns),
-            self._by_head(self.key(source), turns),
-            self._by_head(self.value(source), turns),
-            attn_mask=keys.allowed,
-        )  # (S B, heads, T, width / heads)
-        mixed = turns.pack(mixed.transpose(1, 2).reshape(-1, *turns.shape, queries.shape[-1]))  # (S, N, width)
-        found = keys.found.view(-1, turns.shape[0], 1, 1).expand(-1, *turns.shape, 1)  # (S, B, T, 1)
-        result: Tensor = self.result(mixed)
-        return result.masked_fill(~turns.pack(found), 0)
+    def forward(self, queries: Tensor, source: Tensor, keys: KeySet, turns: RealTurns | None = None) -> Tensor:
+        longest = keys.allowed.shape[-1]
 
-    def _by_head(self, values: Tensor, turns: RealTurns) -> Tensor:
-        members, _, width = values.shape
-        padded = turns.unpack(values).view(members * turns.shape[0], turns.shape[1], self.heads, width // self.heads)
-        return padded.transpose(1, 2)
+        def by_head(values: Tensor) -> Tensor:
+            padded = values if turns is None else turns.unpack(values)
+            return padded.reshape(-1, longest, self.heads, values.shape[-1] // self.heads).transpose(1, 2)
+
+        mixed = F.scaled_dot_product_attention(
+            by_head(self.query(queries)),
+            by_head(self.key(source)),
+            by_head(self.value(source)),
+            attn_mask=keys.allowed,
+            dropout_p=self.dropout if self.training else 0.0,
+        )  # (S B, heads, T, width / heads)
+        members, _, width = queries.shape
+        mixed = mixed.transpose(1, 2).reshape(members, -1, width)  # (S, B T, width)
+        found = keys.found.expand(-1, longest, 1).reshape(members, -1, 1)  # (S, B T, 1)
+        if turns is not None:
+            mixed, found = mixed.index_select(1, turns.cells), found.index_select(1, turns.cells)
+        result: Tensor = self.result(mixed)
+        return result.masked_fill(~found, 0)

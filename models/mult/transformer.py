@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from mer_bench.nn.attention import KeySet
 from mer_bench.nn.dropout import Dropout
-from mer_bench.nn.stacks import StackedAttention, StackedLinear, StackedNorm
+from mer_bench.nn.stacked import StackedAttention, StackedLinear, StackedNorm
 
 from .config import MultConfig
 

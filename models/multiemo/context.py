@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mer_bench.api import Batch
 from mer_bench.nn.dropout import dropout, dropout_factors
 from mer_bench.nn.recurrent import GruWeights, gru_chain, party_chain, turn_order
-from mer_bench.nn.stacks import StackedLinear
+from mer_bench.nn.stacked import StackedLinear
 
 from .config import MultiEmoConfig
 

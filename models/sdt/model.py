@@ -15,9 +15,10 @@ from mer_bench.nn.dropout import Dropout, dropout
 from mer_bench.nn.encoders import sinusoidal_positions
 from mer_bench.nn.masking import masked_softmax
 from mer_bench.nn.published import PublishedEntries
+from mer_bench.nn.stacked import StackedLinear, StackedNorm
 
 from .config import SdtConfig
-from .transformer import PairLayer, PairLinear, PairNorm, PairTransformers
+from .transformer import PairLayer, PairTransformers
 
 PUBLISHED_LETTERS = {"text": "t", "audio": "a", "visual": "v"}
 """The published code's letter of each modality, in its order."""
@@ -83,7 +84,7 @@ class Sdt(Model):
         self.transformers = PairTransformers(
             config, [names.index(asking) for asking, _ in self.pairs], [names.index(asked) for _, asked in self.pairs]
         )
-        self.gates = PairLinear(len(self.pairs), width, width, bias=False) if config.gates == "learned" else None
+        self.gates = StackedLinear(len(self.pairs), width, width, bias=False) if config.gates == "learned" else None
         self.answers = len(self.pairs) // len(names)  # that each modality has
         self.reductions = nn.ModuleDict({name: nn.Linear(self.answers * width, width) for name in names})
         gated = config.gates != "none" and len(names) > 1
@@ -276,10 +277,10 @@ def _published_config(entries: PublishedEntries, config: SdtConfig) -> SdtConfig
 
 def _load_layer(entries: PublishedEntries, name: str, layer: PairLayer, pair: int) -> None:
     linears = {
-        "self_attn.linear_q": layer.query,
-        "self_attn.linear_k": layer.key,
-        "self_attn.linear_v": layer.value,
-        "self_attn.linear": layer.result,
+        "self_attn.linear_q": layer.attention.query,
+        "self_attn.linear_k": layer.attention.key,
+        "self_attn.linear_v": layer.attention.value,
+        "self_attn.linear": layer.attention.result,
         "feed_forward.w_1": layer.inner,
         "feed_forward.w_2": layer.outer,
     }
@@ -288,7 +289,7 @@ def _load_layer(entries: PublishedEntries, name: str, layer: PairLayer, pair: in
         linear.weight[pair] = entries.take(f"{name}.{entry}.weight", (outputs, inputs)).T
         if linear.bias is not None:
             linear.bias[pair, 0] = entries.take(f"{name}.{entry}.bias", (outputs,))
-    norms: dict[str, PairNorm] = {"feed_forward.layer_norm": layer.norm}
+    norms: dict[str, StackedNorm] = {"feed_forward.layer_norm": layer.norm}
     if layer.stream_norm is not None:
         norms["layer_norm"] = layer.stream_norm
     for entry, norm in norms.items():

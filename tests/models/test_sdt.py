@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mer_bench_models.sdt.config import SdtConfig
 from mer_bench_models.sdt.model import Sdt, distillation_loss, modality_pairs
-from mer_bench_models.sdt.transformer import PairLinear
 from torch import Tensor
 from torch.nn import functional
 
 from mer_bench.api import InputSpec
 from mer_bench.data.batches import NO_LABEL, Batch
 from mer_bench.errors import DataError
+from mer_bench.nn.stacked import StackedLinear
 from mer_bench.testing.model_checks import training_loss
 
 CLASSES = ("anger", "joy", "neutral")
@@ -378,8 +378,8 @@ def test_attention_to_a_modality_that_a_dialogue_has_not_adds_nothing() -> None:
     there[1] = False
     batch = replace(batch, present={**batch.present, "audio": there})
     before = model(batch).auxiliary["text"].logits
-    result = model.transformers.layers[0].get_submodule("result")
-    assert isinstance(result, PairLinear)
+    result = model.transformers.layers[0].get_submodule("attention.result")
+    assert isinstance(result, StackedLinear)
     assert result.bias is not None
     with torch.no_grad():
         result.bias.add_(1)

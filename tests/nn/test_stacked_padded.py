@@ -1,4 +1,4 @@
-"""A stack of networks against PyTorch's own modules, one network after the other."""
+"""Stacked layers over padded batches, against PyTorch's own modules, one network after the other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mer_bench.nn.attention import key_set
-from mer_bench.nn.stacks import StackedAttention, StackedLinear, StackedNorm
+from mer_bench.nn.stacked import StackedAttention, StackedLinear, StackedNorm
 
 COUNT, DIALOGUES, TURNS, WIDTH, HEADS = 3, 4, 5, 8, 2
 
