@@ -142,6 +142,14 @@ def test_predictions_that_are_not_the_records_are_told(whole: RunRequest) -> Non
         ablate(AblationRequest(whole, only=("missing",)))
 
 
+def test_a_record_without_its_predictions_is_made_again(whole: RunRequest) -> None:
+    ablate(AblationRequest(whole, only=("missing",)))
+    before = files(whole.out)
+    next(whole.out.rglob("*.only-audio.*.npz")).unlink()
+    ablate(AblationRequest(whole, only=("missing",)))
+    assert files(whole.out) == before
+
+
 @pytest.mark.parametrize("stop", [1, 2, 20, 45])
 def test_what_was_stopped_goes_on(stop: int, whole: RunRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed = replace(whole, out=whole.out / "undisturbed")
