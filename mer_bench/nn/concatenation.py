@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from mer_bench.data.batches import Batch
 from mer_bench.nn.dropout import dropout
+from mer_bench.nn.missing import MissingVectors
 
 
 class ConcatenatedUtterances(nn.Module):
@@ -30,21 +30,14 @@ class ConcatenatedUtterances(nn.Module):
 
     def __init__(self, widths: Mapping[str, int], width: int, rate: float) -> None:
         super().__init__()
-        self.names = tuple(widths)
         self.rate = rate
-        self.missing = nn.ParameterDict({name: torch.zeros(size) for name, size in widths.items()})
+        self.missing = MissingVectors(widths)
         total = sum(widths.values())
         self.out = width or total
         self.entry = nn.Sequential(nn.Linear(total, width), nn.LayerNorm(width), nn.GELU()) if width else None
 
     def forward(self, batch: Batch) -> Tensor:
-        # Not in the order of `missing`: a ParameterDict sorts its names.
-        values = torch.cat([self._features(name, batch) for name in self.names], dim=-1)  # (B, T, sum of widths)
-        values = dropout(values, self.rate, self.training)
+        values = dropout(self.missing.side_by_side(batch), self.rate, self.training)  # (B, T, sum of widths)
         if self.entry is None:
             return values
         return dropout(self.entry(values), self.rate, self.training)  # (B, T, width)
-
-    def _features(self, name: str, batch: Batch) -> Tensor:
-        vector = self.missing[name]
-        return torch.where(batch.present[name].unsqueeze(-1), batch.features[name].to(vector.dtype), vector)

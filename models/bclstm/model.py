@@ -11,6 +11,7 @@ from torch.nn import functional
 from mer_bench.api import Auxiliary, Batch, InputSpec, Model, Output, Settings
 from mer_bench.nn.dropout import dropout
 from mer_bench.nn.masking import masked_softmax
+from mer_bench.nn.missing import MissingVectors
 from mer_bench.nn.recurrent import LstmWeights, TurnOrder, turn_order
 
 from .config import BcLstmConfig
@@ -30,7 +31,7 @@ class BcLstm(Model):
     def __init__(self, spec: InputSpec, settings: Settings) -> None:
         super().__init__(spec, settings)
         self.settings = config = cast(BcLstmConfig, settings)
-        self.missing = nn.ParameterDict({name: torch.zeros(size) for name, size in spec.widths.items()})
+        self.missing = MissingVectors(spec.widths)
         self.unimodal: nn.ModuleDict | None = None
         self.unimodal_classes: nn.ModuleDict | None = None
         self.modality_attention: ModalityAttention | None = None
@@ -73,10 +74,7 @@ class BcLstm(Model):
 
     def _features(self, modality: str, batch: Batch) -> Tensor:
         """One modality's features, the learned vector where there are none: (B, T, width)."""
-        vector = self.missing[modality]
-        present = batch.present[modality].unsqueeze(-1)
-        features = torch.where(present, batch.features[modality].to(vector.dtype), vector)
-        return dropout(features, self.settings.input_dropout, self.training)
+        return dropout(self.missing.features(modality, batch), self.settings.input_dropout, self.training)
 
 
 class ContextualLstm(nn.Module):

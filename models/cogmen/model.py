@@ -12,6 +12,7 @@ from torch_geometric.nn import TransformerConv
 from mer_bench.api import Batch, InputSpec, Model, Output, Settings
 from mer_bench.nn.dropout import Dropout, dropout
 from mer_bench.nn.encoders import sinusoidal_positions
+from mer_bench.nn.missing import MissingVectors
 from mer_bench.nn.relations import RelationalConv, relation_count, window_relations
 
 from .config import CogmenConfig
@@ -31,7 +32,7 @@ class Cogmen(Model):
     def __init__(self, spec: InputSpec, settings: Settings) -> None:
         super().__init__(spec, settings)
         self.settings = config = cast(CogmenConfig, settings)
-        self.missing = nn.ParameterDict({name: torch.zeros(size) for name, size in spec.widths.items()})
+        self.missing = MissingVectors(spec.widths)
         self.projection = nn.Linear(sum(spec.widths.values()), config.context_width)
         self.context = (
             nn.ModuleList(ContextLayer(config) for _ in range(config.context_layers))
@@ -63,10 +64,7 @@ class Cogmen(Model):
 
     def _features(self, modality: str, batch: Batch) -> Tensor:
         """One modality's features, the learned vector where there are none: (B, T, width)."""
-        vector = self.missing[modality]
-        present = batch.present[modality].unsqueeze(-1)
-        features = torch.where(present, batch.features[modality].to(vector.dtype), vector)
-        return dropout(features, self.settings.input_dropout, self.training)
+        return dropout(self.missing.features(modality, batch), self.settings.input_dropout, self.training)
 
 
 class ContextLayer(nn.Module):

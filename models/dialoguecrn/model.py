@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from mer_bench.api import Batch, InputSpec, Model, Output, Settings
 from mer_bench.nn.dropout import dropout
+from mer_bench.nn.missing import MissingVectors
 from mer_bench.nn.recurrent import LstmWeights, TurnOrder, speaker_order, turn_order
 
 from .config import DialogueCrnConfig
@@ -33,7 +34,7 @@ class DialogueCrn(Model):
         inputs, width = sum(spec.widths.values()), 2 * config.lstm_width
         turns = {"situation": config.situation_turns, "speaker": config.speaker_turns}
         self.levels = tuple(turns) if config.levels == "both" else (config.levels,)
-        self.missing = nn.ParameterDict({name: torch.zeros(size) for name, size in spec.widths.items()})
+        self.missing = MissingVectors(spec.widths)
         self.perception = nn.ModuleDict({level: ContextLstm(inputs, config) for level in self.levels})
         self.query = nn.Linear(width, 2 * width)  # one map for both levels, as in the authors' code
         self.reasoning = nn.ModuleDict({level: Reasoning(width, turns[level]) for level in self.levels})
@@ -42,7 +43,7 @@ class DialogueCrn(Model):
     def forward(self, batch: Batch) -> Output:
         mask = batch.mask
         real = mask.flatten().nonzero().squeeze(1)  # (N,)
-        utterances = dropout(self._utterances(batch), self.settings.input_dropout, self.training)
+        utterances = dropout(self.missing.side_by_side(batch), self.settings.input_dropout, self.training)
         # The recurrences keep full precision, and no other product here is large.
         with torch.autocast(device_type=mask.device.type, enabled=False):
             found = []
@@ -61,15 +62,6 @@ class DialogueCrn(Model):
         if level == "situation":
             return turn_order(batch.lengths, longest)
         return speaker_order(batch.speakers, batch.lengths, longest)
-
-    def _utterances(self, batch: Batch) -> Tensor:
-        """The features of all modalities side by side, learned vectors where one is missing: (B, T, inputs)."""
-        parts = []
-        for name in self.spec.modalities:
-            vector = self.missing[name]
-            present = batch.present[name].unsqueeze(-1)
-            parts.append(torch.where(present, batch.features[name].to(vector.dtype), vector))
-        return torch.cat(parts, dim=-1)
 
 
 class ContextLstm(nn.Module):

@@ -13,6 +13,7 @@ from torch_geometric.nn import GraphConv
 from mer_bench.api import Batch, InputSpec, Model, Output, Settings
 from mer_bench.nn.dropout import dropout
 from mer_bench.nn.masking import masked_softmax
+from mer_bench.nn.missing import MissingVectors
 from mer_bench.nn.recurrent import GruWeights, LstmWeights, TurnOrder, gru_chain, turn_order
 from mer_bench.nn.relations import RelationalConv, RelationGraph, relation_count, relation_means, window_relations
 
@@ -32,7 +33,7 @@ class DialogueGcn(Model):
     def __init__(self, spec: InputSpec, settings: Settings) -> None:
         super().__init__(spec, settings)
         self.settings = config = cast(DialogueGcnConfig, settings)
-        self.missing = nn.ParameterDict({name: torch.zeros(size) for name, size in spec.widths.items()})
+        self.missing = MissingVectors(spec.widths)
         self.context = SequentialContext(sum(spec.widths.values()), config)
         self.graph = SpeakerGraph(spec, config)
         both = config.context_width + config.graph_width
@@ -53,10 +54,7 @@ class DialogueGcn(Model):
 
     def _features(self, modality: str, batch: Batch) -> Tensor:
         """One modality's features, the learned vector where there are none: (B, T, width)."""
-        vector = self.missing[modality]
-        present = batch.present[modality].unsqueeze(-1)
-        features = torch.where(present, batch.features[modality].to(vector.dtype), vector)
-        return dropout(features, self.settings.input_dropout, self.training)
+        return dropout(self.missing.features(modality, batch), self.settings.input_dropout, self.training)
 
     def _mixed(self, values: Tensor, mask: Tensor) -> Tensor:
         """`sum_j softmax_j(h_i . W h_j) h_j` over the turns of each dialogue: (B, T, width)."""

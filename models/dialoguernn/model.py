@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mer_bench.api import Batch, InputSpec, Model, Output, Settings
+from mer_bench.nn.concatenation import ConcatenatedUtterances
 from mer_bench.nn.dropout import dropout, dropout_factors
 from mer_bench.nn.published import PublishedEntries
 from mer_bench.nn.recurrent import GruWeights, TurnOrder, gru_chain, party_chain, turn_order
@@ -35,14 +36,8 @@ class DialogueRnn(Model):
         super().__init__(spec, settings)
         self.settings = config = cast(DialogueRnnConfig, settings)
         sides = self.directions = 2 if config.bidirectional else 1
-        width = sum(spec.widths.values())
-        self.missing = nn.ParameterDict({name: torch.zeros(size) for name, size in spec.widths.items()})
-        self.entry: nn.Module = nn.Identity()
-        if config.input_width:
-            self.entry = nn.Sequential(
-                nn.Linear(width, config.input_width), nn.LayerNorm(config.input_width), nn.GELU()
-            )
-            width = config.input_width
+        self.utterances = ConcatenatedUtterances(spec.widths, config.input_width, config.input_dropout)
+        width = self.utterances.out
         self.global_cell = GruWeights([width, config.party_width], config.global_width, sides)
         self.party_cell = GruWeights([width, config.global_width], config.party_width, sides)
         self.listener_cell = (
@@ -56,9 +51,7 @@ class DialogueRnn(Model):
         self.classes = nn.Linear(sides * config.hidden_width, spec.class_count)
 
     def forward(self, batch: Batch) -> Output:
-        utterances = dropout(self._utterances(batch), self.settings.input_dropout, self.training)
-        if self.settings.input_width:
-            utterances = dropout(self.entry(utterances), self.settings.input_dropout, self.training)
+        utterances = self.utterances(batch)  # (B, T, inputs)
         # The recurrences keep full precision; mixed precision pays in the large products alone.
         with torch.autocast(device_type=utterances.device.type, enabled=False):
             emotions = self._emotions(utterances.to(self.classes.weight.dtype), batch)  # (B, T, R emotion)
@@ -68,13 +61,6 @@ class DialogueRnn(Model):
         hidden = functional.relu(self.hidden(emotions))  # (B, T, R hidden)
         hidden = dropout(hidden, self.settings.hidden_dropout, self.training)
         return Output(self.classes(hidden))
-
-    def _utterances(self, batch: Batch) -> Tensor:
-        parts = []
-        for name in self.spec.modalities:
-            present = batch.present[name].unsqueeze(-1)
-            parts.append(torch.where(present, batch.features[name], self.missing[name]))
-        return torch.cat(parts, dim=-1)  # (B, T, sum of widths)
 
     def _emotions(self, utterances: Tensor, batch: Batch) -> Tensor:
         order = turn_order(batch.lengths, batch.mask.shape[1], self.directions)

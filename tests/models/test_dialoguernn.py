@@ -211,7 +211,7 @@ def test_gradients_are_those_of_the_formulas(kind: Any, listener: bool) -> None:
     # Loading only moves numbers about, so it moves gradients to the parameters they belong to.
     expected = dict(DialogueRnn.from_published(gradients, config).named_parameters())
     for name, parameter in model.named_parameters():
-        if not name.startswith("missing"):
+        if not name.startswith("utterances.missing"):
             torch.testing.assert_close(parameter.grad, expected[name].detach(), rtol=1e-9, atol=1e-9, msg=name)
 
 
@@ -282,12 +282,12 @@ def test_any_modalities_and_missing_ones(names: tuple[str, ...]) -> None:
     features = dict(batch.features)
     features[names[-1]] = features[names[-1]] * gone[names[-1]].unsqueeze(-1)
     missing = replace(batch, features=features, present=gone)
-    model.missing[names[-1]].data.fill_(0.7)
+    model.utterances.missing[names[-1]].data.fill_(0.7)
     first = model(missing).logits
     assert bool(first.isfinite().all())
     first[batch.mask].sum().backward()
-    assert float(model.missing[names[-1]].grad.abs().sum()) > 0
-    model.missing[names[-1]].data.fill_(0.0)
+    assert float(model.utterances.missing[names[-1]].grad.abs().sum()) > 0
+    model.utterances.missing[names[-1]].data.fill_(0.0)
     empty = model(missing).logits
     assert not torch.allclose(empty, first)
     features[names[-1]] = batch.features[names[-1]]  # a value where there is none is never read
