@@ -7,7 +7,7 @@ its own, and the record is about the test predictions of all of them together, a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -34,24 +34,28 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from mer_bench.api import Model, Split
+    from mer_bench.api import InputSpec, Model, Split
     from mer_bench.data.store import Store
     from mer_bench.predictions import DialogueCounts, Predictions
-    from mer_bench.trainer import Trained, TrainingState
+    from mer_bench.trainer import Trained, Trainer, TrainingState
 
 __all__ = [
     "Listener",
+    "Material",
     "Opened",
     "Plan",
     "RunRequest",
     "fault_of",
+    "fit",
     "open_device",
     "open_run",
+    "parameter_count",
     "plan",
     "predictions_of",
     "read_settings_file",
     "run",
     "run_opened",
+    "trainer_of",
     "weights_prefix",
 ]
 
@@ -122,17 +126,29 @@ class Opened:
         """Each store with the number of its fold; None under one fixed split."""
         return [(fold if self.plan.folds else None, store) for fold, store in enumerate(self.stores, 1)]
 
-    def build(self, store: Store) -> Model:
-        """A model with fresh weights for a store's widths and classes."""
+    def spec(self, store: Store) -> InputSpec:
+        """What a model is built for: a store's widths and classes."""
         from mer_bench.api import InputSpec
 
-        spec = InputSpec(
+        return InputSpec(
             widths={name: store.widths[name] for name in self.plan.modalities},
             classes=store.classes,
             speakers=store.speakers,
         )
-        model: Model = registry.load_model(self.plan.model).model_class(spec, self.plan.settings)
-        return model
+
+    def build(self, store: Store) -> Model:
+        """A model with fresh weights for a store's widths and classes."""
+        return _build(self.plan, self.spec(store))
+
+    def material(self, store: Store) -> Material:
+        """The train and the dev split of a store, on the device; nothing of test is read."""
+        return Material(
+            spec=self.spec(store),
+            train=self.split(store, "train"),
+            dev=self.split(store, "dev"),
+            dev_identifiers=store.identifiers("dev"),
+            dev_subsets=self.subsets(store, "dev"),
+        )
 
     def split(self, store: Store, name: str) -> Split:
         """A split of a store, on the device."""
@@ -149,6 +165,49 @@ class Opened:
         scores = log_probabilities(model, split)
         identifiers = store.identifiers(split.name)
         return predictions_of(split, identifiers, store.classes, scores, self.subsets(store, split.name))
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that training and the choice of an epoch see of a store: its train and its dev split.
+
+    From here there is no way to the test split, so that whoever is handed this and no store cannot score it.
+    """
+
+    spec: InputSpec
+    train: Split
+    dev: Split
+    dev_identifiers: tuple[list[str], list[str]]
+    dev_subsets: Mapping[str, NDArray[np.bool_]]
+
+
+def _build(planned: Plan, spec: InputSpec) -> Model:
+    model: Model = registry.load_model(planned.model).model_class(spec, planned.settings)
+    return model
+
+
+def trainer_of(planned: Plan, material: Material, device: torch.device) -> Trainer:
+    """A trainer with a fresh model for a plan's settings and seed."""
+    from mer_bench.trainer import Trainer
+
+    return Trainer(
+        lambda: _build(planned, material.spec), planned.training, planned.metric, planned.request.seed, device
+    )
+
+
+def fit(trainer: Trainer, material: Material, heard: Callable[[Epoch, TrainingState], None]) -> Trained:
+    """Train on train and choose the epoch on dev; runs and the trials of a study share it.
+
+    Args:
+        heard: Called after each epoch.
+    """
+    from mer_bench.metrics import score
+
+    def score_dev(log_probabilities: Tensor) -> Scores:
+        identifiers, classes = material.dev_identifiers, material.spec.classes
+        return score(predictions_of(material.dev, identifiers, classes, log_probabilities, material.dev_subsets))
+
+    return trainer.fit(material.train, material.dev, score_dev, heard)
 
 
 def open_run(planned: Plan, device: torch.device, listener: Listener) -> Opened:
@@ -289,26 +348,11 @@ class _Run:
         )
 
     def _train(self, store: Store) -> Trained:
-        from mer_bench.metrics import score
-        from mer_bench.trainer import Trainer
-
-        plan, opened = self.plan, self.opened
-        trainer = Trainer(
-            lambda: opened.build(store),
-            plan.training,
-            plan.metric,
-            plan.request.seed,
-            opened.device,
-        )
+        material = self.opened.material(store)
+        trainer = trainer_of(self.plan, material, self.opened.device)
         # The widths, and with them the parameters, may differ from fold to fold.
-        self.parameters = max(self.parameters, sum(p.numel() for p in trainer.state.model.parameters()))
-        train, dev = opened.split(store, "train"), opened.split(store, "dev")
-        identifiers, subsets = store.identifiers("dev"), opened.subsets(store, "dev")
-
-        def score_dev(log_probabilities: Tensor) -> Scores:
-            return score(predictions_of(dev, identifiers, store.classes, log_probabilities, subsets))
-
-        return trainer.fit(train, dev, score_dev, self._heard)
+        self.parameters = max(self.parameters, parameter_count(trainer))
+        return fit(trainer, material, self._heard)
 
     def _heard(self, epoch: Epoch, state: TrainingState) -> None:
         self.curve.append(epoch)
@@ -387,6 +431,11 @@ class _Run:
             memory_bytes=peak_memory_bytes(self.opened.device),
             parameters=self.parameters,
         )
+
+
+def parameter_count(trainer: Trainer) -> int:
+    """Numbers that a trainer's model learns."""
+    return sum(each.numel() for each in trainer.state.model.parameters())
 
 
 def fault_of(model: str, error: Exception, where: str = "") -> RunError:

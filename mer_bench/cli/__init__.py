@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mer_bench import __version__
-from mer_bench.cli import ablate, check, data, info, listing, new, run
+from mer_bench.cli import ablate, check, data, info, listing, new, run, tune
 from mer_bench.cli.commands import Program, help_when_alone
 from mer_bench.cli.options import Debug
 
@@ -47,6 +47,7 @@ def program(
 
 
 app.command("run")(run.run)
+app.add_typer(tune.commands, name="tune", help="Search a model's settings on dev, within a fair budget.")
 app.command("ablate")(ablate.ablate)
 app.command("list")(listing.list_names)
 app.command("info")(info.info)

@@ -1,0 +1,140 @@
+"""What a trial is: train with the suggested settings on a few seeds, and say the mean of the protocol's dev metric.
+
+It is handed `Material`, a store's train and dev split, and no store: there is no way from here to test.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import optuna
+
+from mer_bench.errors import MerBenchError, RunError
+from mer_bench.records import Epoch
+from mer_bench.request import Plan, plan
+from mer_bench.runner import Listener, Material, fault_of, fit, parameter_count, trainer_of
+from mer_bench.tuning.study import StudyPlan
+
+if TYPE_CHECKING:
+    import torch
+
+    from mer_bench.trainer import Trained, TrainingState
+
+
+class TrialFailedError(RunError):
+    """A trial failed, and says so with its reason; the study goes on."""
+
+
+class Objective:
+    """Trains and scores one trial after another on splits that were opened once.
+
+    Leaves user attributes with each trial: `settings` (what was fixed and what was suggested, as `--set` takes them),
+    `seconds` of training, `epochs` trained, `parameters`, `scores` by seed; of a failed one `reason` and `kind`.
+
+    Args:
+        material: Train and dev.
+        listener: Hears of each epoch.
+    """
+
+    def __init__(
+        self, planned: StudyPlan, material: Material, device: torch.device, listener: Listener | None = None
+    ) -> None:
+        self.planned = planned
+        self.material = material
+        self.device = device
+        self.listener = listener or Listener()
+
+    def __call__(self, trial: optuna.Trial) -> float | Sequence[float]:
+        """The value of a trial, or its two values.
+
+        Raises:
+            optuna.TrialPruned: If it was given up.
+            TrialFailedError: If it failed; its attributes say why.
+        """
+        work = _Work(self, trial)
+        try:
+            score = work.score()
+        except optuna.TrialPruned:
+            raise
+        except MerBenchError as error:
+            raise work.failed(error) from error
+        except Exception as error:  # a plugin's code may fail in any way
+            raise work.failed(fault_of(self.planned.plan.model, error)) from error
+        finally:
+            work.tell_cost()
+        return (score, work.seconds) if self.planned.weighs_cost else score
+
+
+class _Work:
+    """One trial."""
+
+    def __init__(self, objective: Objective, trial: optuna.Trial) -> None:
+        self.objective = objective
+        self.planned = objective.planned
+        self.trial = trial
+        self.scores: list[float] = []
+        self.step = 0
+        self.epochs = 0
+        self.parameters = 0
+        self.started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def score(self) -> float:
+        settings = {**self.planned.space.fixed, **self.planned.space.suggest(self.trial)}
+        self.trial.set_user_attr("settings", settings)
+        request = replace(self.planned.plan.request, settings=settings)
+        whole = plan(request)
+        for seed in self.planned.seeds:
+            trained = self._train(replace(whole, request=replace(request, seed=seed)))
+            self.scores.append(trained.selection.score)
+            self._after_seed(len(self.scores))
+        return statistics.fmean(self.scores)
+
+    def failed(self, error: MerBenchError) -> TrialFailedError:
+        self.trial.set_user_attr("kind", type(error).__name__)
+        self.trial.set_user_attr("reason", str(error))
+        return TrialFailedError(str(error))
+
+    def tell_cost(self) -> None:
+        told: dict[str, Any] = {
+            "seconds": round(self.seconds, 4),
+            "epochs": self.epochs,
+            "parameters": self.parameters,
+            "scores": self.scores,
+        }
+        for name, value in told.items():
+            self.trial.set_user_attr(name, value)
+
+    def _train(self, planned: Plan) -> Trained:
+        objective = self.objective
+        trainer = trainer_of(planned, objective.material, objective.device)
+        self.parameters = parameter_count(trainer)
+        before = self.step
+
+        def heard(epoch: Epoch, state: TrainingState) -> None:
+            self.epochs += 1
+            self.step = before + epoch.epoch
+            left = planned.training.patience - (state.epoch - state.best_epoch)
+            objective.listener.epoch_ended(epoch, state.best_epoch, state.best_score, planned.training.epochs, left)
+            if self.planned.pruner in ("median", "hyperband"):
+                self._report(statistics.fmean([*self.scores, state.best_score]), self.step)
+
+        trained = fit(trainer, objective.material, heard)
+        self.step = before + planned.training.epochs
+        return trained
+
+    def _after_seed(self, done: int) -> None:
+        if self.planned.pruner == "wilcoxon":
+            self.trial.report(self.scores[-1], done)
+
+    def _report(self, value: float, step: int) -> None:
+        self.trial.report(value, step)
+        if self.trial.should_prune():
+            raise optuna.TrialPruned
