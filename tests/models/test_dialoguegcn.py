@@ -22,7 +22,7 @@ NARROW: dict[str, Any] = {"context_width": 6, "graph_width": 5, "past": 2, "futu
 SPEAKERS = 3
 VARIANTS: tuple[dict[str, Any], ...] = (
     {},
-    {"neighbours": "mean", "relation_means": True},
+    {"neighbours": "mean", "relation_means": True, "past": 4, "future": 3},
     {"scaled_scores": True},
     {"edge_weights": "uniform", "speaker_relations": "none"},
     {"speaker_relations": "pairs", "bases": 4},
@@ -144,6 +144,16 @@ def test_the_context_is_pytorchs_own_recurrence(kind: str) -> None:
     found = ours(values, turn_order(torch.tensor([5, 3]), 5))
     torch.testing.assert_close(found[0], theirs(values[:1])[0][0])
     torch.testing.assert_close(found[1, :3], theirs(values[1:, :3])[0][0])
+
+
+def test_dropout_stands_between_recurrent_layers_alone() -> None:
+    values = torch.randn(2, 5, 4, dtype=torch.float64)
+    order = turn_order(torch.tensor([5, 3]), 5)
+    for layers in (1, 2):
+        config = DialogueGcnConfig(**{**NARROW, "layers": layers, "dropout": 0.5})
+        context = SequentialContext(4, config).double()
+        expected = context.eval()(values, order)
+        assert torch.equal(context.train()(values, order), expected) == (layers == 1)
 
 
 def test_edge_weights_sum_to_one_over_the_window() -> None:
