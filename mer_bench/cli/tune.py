@@ -11,7 +11,6 @@ import typer
 from mer_bench.cli.commands import Commands
 from mer_bench.cli.options import DataRoot, Debug, Json, LabelsId, Plugins, ProtocolId
 from mer_bench.cli.run_options import (
-    DatasetName,
     Device,
     FeaturesId,
     Modalities,

@@ -149,7 +149,8 @@ def open_study(planned: StudyPlan, told: Mapping[str, Any], storage: BaseStorage
         RequestError: If a study of that name is about something else.
     """
     name = study_name(planned, told)
-    directions = ["maximize", "minimize"] if planned.weighs_cost else ["maximize"]
+    maximize, minimize = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
+    directions = [maximize, minimize] if planned.weighs_cost else [maximize]
     study = optuna.create_study(
         study_name=name,
         storage=storage,
