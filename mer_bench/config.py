@@ -138,6 +138,9 @@ class WrapperSettings(Settings):
     inner_version: Annotated[int, Field(ge=0)] = 0
 
 
+FILLED_IN = ("inner_settings", "inner_version")
+"""Fields of a wrapper that a run writes and no user does."""
+
 SettingsType = TypeVar("SettingsType", bound=Settings)
 
 
@@ -261,6 +264,8 @@ def legal_values(field: FieldInfo) -> str:
     low, low_open, high, high_open = legal.low, legal.low_open, legal.high, legal.high_open
     if annotation is bool:
         return "be true or false"
+    if annotation is str:
+        return "be text"
     kind = "a whole number" if annotation is int else "a number" if annotation is float else ""
     if kind and (low, high) != (-math.inf, math.inf):
         interval = f"{'(' if low_open else '['}{_bound(low)}, {_bound(high)}{')' if high_open else ']'}"

@@ -14,6 +14,7 @@ from typing import Any
 from mer_bench import registry
 from mer_bench.cards import ModelCard
 from mer_bench.config import (
+    FILLED_IN,
     INNER,
     Settings,
     TrainerSettings,
@@ -102,7 +103,7 @@ def _filled_in(
     kind: type[WrapperSettings], dataset: str, ours: Mapping[str, Any], origin: str, prefix: str, depth: int
 ) -> tuple[str, Settled, dict[str, Any]]:
     """The model inside a wrapper, what it is built with, and the wrapper's settings with that filled in."""
-    for name in ("inner_settings", "inner_version"):
+    for name in FILLED_IN:
         if name in ours:
             raise SettingError(f"{prefix}{name} is filled in by the run: write {prefix}{INNER}NAME=value ({origin}).")
     name = validated(kind, _own(ours), "", prefix).inner

@@ -18,7 +18,7 @@ from mer_bench.cli.listing import width_text
 from mer_bench.cli.names import find_plugin, split_dataset
 from mer_bench.cli.options import DataRoot, Debug, Json, LabelsId, Plugins, ProtocolId
 from mer_bench.cli.pictures import draw_store, picture_file
-from mer_bench.config import Settings, TrainerSettings, Tune, legal_values
+from mer_bench.config import FILLED_IN, INNER, Settings, TrainerSettings, Tune, WrapperSettings, legal_values
 from mer_bench.errors import MissingDataError, RequestError
 from mer_bench.locations import StoreKey, store_folder
 from mer_bench.locations import data_root as data_root_of
@@ -151,7 +151,10 @@ def describe(settings: type[Settings]) -> dict[str, dict[str, Any]]:
     """Each field's default, legal values and search space, as JSON values."""
     told: dict[str, dict[str, Any]] = {}
     tunables, meant = settings.tunables(), meanings(settings)
+    filled_in = FILLED_IN if issubclass(settings, WrapperSettings) else ()
     for name, field in settings.model_fields.items():
+        if name in filled_in:
+            continue
         default = field.get_default(call_default_factory=True)
         told[name] = {"default": list(default) if isinstance(default, tuple) else default, "legal": legal_text(field)}
         told[name]["meaning"] = field.description or meant.get(name, "")
@@ -253,7 +256,8 @@ def _show_model(screen: Screen, name: str, card: ModelCard, settings: type[Setti
             *_paper(card.paper),
             ("modalities", f"any of {', '.join(card.modalities)}{needs}"),
             ("looks ahead", yes_no[not card.causal]),
-            ("uses speakers", yes_no[card.uses_speakers]),
+            ("uses speakers", _speakers(card)),
+            ("memory", f"grows {'with' if card.memory == 'linear' else 'with the square of'} a dialogue's length"),
             ("published code", card.code_licence),
             *[("as in the paper", each) for each in card.stated],
             *[("our choice", each) for each in card.ours],
@@ -290,6 +294,18 @@ def _show_model(screen: Screen, name: str, card: ModelCard, settings: type[Setti
             screen.line(f"{title}: none")
     screen.line()
     screen.line(f"Change one with: mer-bench run --model {name} --dataset NAME --set KEY=VALUE", tone="quiet")
+    if issubclass(settings, WrapperSettings):
+        screen.line(
+            f"The settings of the model inside are {INNER}KEY, and it is trained as its own card says: "
+            f"mer-bench info {settings.model_fields['inner'].default}",
+            tone="quiet",
+        )
+
+
+def _speakers(card: ModelCard) -> str:
+    if not card.uses_speakers:
+        return "no"
+    return "yes, by any names" if card.speaker_symmetric else "yes, by their numbers"
 
 
 def _show_space(screen: Screen, name: str, settings: type[Settings]) -> None:

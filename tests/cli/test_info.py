@@ -14,7 +14,7 @@ import pytest
 
 from mer_bench import registry
 from mer_bench.cli.info import describe, legal_text, meanings, space_text
-from mer_bench.config import Field, Settings, TrainerSettings, Tune
+from mer_bench.config import FILLED_IN, Field, Settings, TrainerSettings, Tune, WrapperSettings
 from mer_bench.data.preparation import open_or_prepare, resolve
 
 from .conftest import Invoke
@@ -74,14 +74,23 @@ def test_legal_values_and_search_spaces_in_words() -> None:
 def test_every_model_shows_every_setting(invoke: Invoke, name: str) -> None:
     result = invoke("info", name)
     assert result.exit_code == 0
-    for setting in (*registry.settings_class(name).model_fields, *TrainerSettings.model_fields):
+    kind = registry.settings_class(name)
+    settings = set(kind.model_fields) - (set(FILLED_IN) if issubclass(kind, WrapperSettings) else set())
+    for setting in (*settings, *TrainerSettings.model_fields):
         assert f"\n{setting} " in result.stdout
     answer = json.loads(invoke("info", name, "--json").stdout)
     assert answer["title"] == registry.models().plugins[name].card.title
-    assert set(answer["fields"]["settings"]) == set(registry.settings_class(name).model_fields)
+    assert set(answer["fields"]["settings"]) == settings
     assert answer["fields"]["training"]["batch_size"]["default"] == 32
     space = invoke("info", name, "--space")
     assert "[0.0001, 0.01] logarithmic" in space.stdout
+
+
+def test_wrapper_says_where_the_settings_of_the_model_inside_are(invoke: Invoke) -> None:
+    shown = invoke("info", "modality-dropout").stdout
+    assert "inner_settings" not in shown
+    assert "inner.KEY" in shown
+    assert "mer-bench info latefusion" in shown
 
 
 @pytest.mark.parametrize("name", sorted(registry.datasets().plugins))

@@ -260,7 +260,7 @@ def test_the_tutorial_works_as_it_is_written(
     """Its commands on made-up data for one epoch, then its programs."""
     monkeypatch.setenv("MER_BENCH_DATA", str(synthetic))
     commands = [line for block in blocks("sh") for line in block.splitlines()]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         words = shlex.split(command.replace("--dataset meld", "--dataset meld-synthetic"))[1:]
         short = ["--set", "epochs=1"] if words[0] == "run" else []
@@ -269,8 +269,9 @@ def test_the_tutorial_works_as_it_is_written(
     table, python, test = blocks("python")
     exec(compile(table, "table", "exec"), {})
     rows = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in rows] == ["latefusion", "my-model"]
-    assert all(line.startswith("meld-synthetic/default") and line.endswith("3 seeds") for line in rows)
+    assert [line.split()[1] for line in rows] == ["latefusion", "modality-dropout", "my-model"]
+    assert all(line.startswith("meld-synthetic/default") for line in rows)
+    assert [line.split(", ")[-1].split()[0] for line in rows] == ["3", "1", "3"]
     try:
         quick = python.replace('"meld", seed=0', '"meld-synthetic", seed=0, settings={"epochs": 1}')
         exec(compile(quick, "python", "exec"), {})

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mer_bench.api import FittedModel, InputSpec, Model, ModelCard, Settings, TrainerSettings
-from mer_bench.config import WrapperSettings, merge_settings, split_settings
+from mer_bench.config import FILLED_IN, merge_settings, split_settings
 from mer_bench.model_settings import Settled, settle
 from mer_bench.registry import LoadedModel
 from mer_bench.seeding import seed_everything
@@ -59,8 +59,9 @@ class ModelSubject:
         kind = self.loaded.settings_class
         of_model = {name: split_settings(values, kind, name)[0] for name, values in tables.items()}
         if split_settings(card.settings.get("default", {}), kind, "card")[0]:
-            filled_in = set(WrapperSettings.model_fields) - {"inner"}
-            of_model["defaults of the class"] = tables["defaults of the class"] = kind().model_dump(exclude=filled_in)
+            of_model["defaults of the class"] = tables["defaults of the class"] = kind().model_dump(
+                exclude=set(FILLED_IN)
+            )
         return {
             name: replace(self, values={**tables[name], **self.values}) for name, values in of_model.items() if values
         }
