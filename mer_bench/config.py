@@ -110,7 +110,9 @@ class TrainerSettings(Settings):
     warmup: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     clip: Annotated[float, Field(ge=0, le=1000)] = 1.0
     class_weights: Literal["none", "inverse"] | tuple[Annotated[float, Field(gt=0)], ...] = "none"
-    class_weight_power: Annotated[float, Field(ge=0, le=1), Tune(low=0.0, high=1.0, step=0.25)] = 1.0
+    class_weight_power: Annotated[
+        float, Field(ge=0, le=1), Tune(low=0.0, high=1.0, step=0.25, when={"class_weights": "inverse"})
+    ] = 1.0
     focal_gamma: Annotated[float, Field(ge=0, le=10)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1), Tune(low=0.0, high=0.2, step=0.05)] = 0.0
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import optuna
 
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from mer_bench.trainer import Trained, TrainingState
 
 
+REPORTS: Final = 20
+"""How often a pruner hears of a seed at most: at epochs evenly apart, the same in every trial."""
+ASKED_AFTER_SECONDS = 0.5
+"""A trial younger than this is not reported to the pruner: to give it up would save less than to ask costs."""
+
+
 class TrialFailedError(RunError):
     """A trial failed, and says so with its reason; the study goes on."""
 
@@ -33,7 +39,7 @@ class Objective:
     """Trains and scores one trial after another on splits that were opened once.
 
     Leaves user attributes with each trial: `settings` (what was fixed and what was suggested, as `--set` takes them),
-    `seconds` of training, `epochs` trained, `parameters`, `scores` by seed; of a failed one `reason` and `kind`.
+    `seconds` of training (dev scored included), `epochs` trained, `parameters`, `scores` by seed; of a failed one `reason` and `kind`.
 
     Args:
         material: Train and dev.
@@ -80,11 +86,8 @@ class _Work:
         self.step = 0
         self.epochs = 0
         self.parameters = 0
+        self.seconds = 0.0
         self.started = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
 
     def score(self) -> float:
         settings = {**self.planned.space.fixed, **self.planned.space.suggest(self.trial)}
@@ -116,23 +119,29 @@ class _Work:
         objective = self.objective
         trainer = trainer_of(planned, objective.material, objective.device)
         self.parameters = parameter_count(trainer)
-        before = self.step
+        before, seconds_before = self.step, self.seconds
 
         def heard(epoch: Epoch, state: TrainingState) -> None:
             self.epochs += 1
             self.step = before + epoch.epoch
+            self.seconds = seconds_before + state.training_seconds
             left = planned.training.patience - (state.epoch - state.best_epoch)
             objective.listener.epoch_ended(epoch, state.best_epoch, state.best_score, planned.training.epochs, left)
-            if self.planned.pruner in ("median", "hyperband"):
+            if self._is_worth_asking(epoch.epoch, planned.training.epochs):
                 self._report(statistics.fmean([*self.scores, state.best_score]), self.step)
 
         trained = fit(trainer, objective.material, heard)
         self.step = before + planned.training.epochs
         return trained
 
+    def _is_worth_asking(self, epoch: int, epochs: int) -> bool:
+        by_epoch = self.planned.pruner in ("median", "hyperband")
+        age = time.perf_counter() - self.started
+        return by_epoch and epoch % -(-epochs // REPORTS) == 0 and age >= ASKED_AFTER_SECONDS
+
     def _after_seed(self, done: int) -> None:
-        if self.planned.pruner == "wilcoxon":
-            self.trial.report(self.scores[-1], done)
+        if self.planned.pruner == "wilcoxon" and done < len(self.planned.seeds):
+            self._report(self.scores[-1], done)
 
     def _report(self, value: float, step: int) -> None:
         self.trial.report(value, step)

@@ -43,7 +43,7 @@ class Dimension:
         name: As `--set` takes it.
         start: What the card says; always a value that may be suggested.
         low, high: Of an interval. step: Between its values; None is any number, or every whole one.
-        declared_step: What the settings class says; `step` may be finer, to meet `start`.
+        declared_step: What the settings class says, counted from `declared_low`; `step` may be finer, to meet `start`.
         choices: Where it is no interval.
         when: Searched only where all of these settings have these values.
     """
@@ -54,6 +54,7 @@ class Dimension:
     low: float | int | None = None
     high: float | int | None = None
     step: float | int | None = None
+    declared_low: float | int | None = None
     declared_step: float | int | None = None
     log: bool = False
     whole: bool = False
@@ -112,8 +113,10 @@ class Dimension:
         assert self.high is not None
         step = self.declared_step or (1 if self.whole and self.high - self.low < 2 * POINTS else None)
         if step:
-            count = int((self.high - self.low) / step + 1e-9) + 1
-            values = [_tidy(self.low + number * step) for number in range(count)]
+            origin = self.low if self.declared_low is None or not self.declared_step else self.declared_low
+            first = math.ceil((self.low - origin) / step - 1e-9)
+            last = math.floor((self.high - origin) / step + 1e-9)
+            values = [_tidy(origin + number * step) for number in range(first, last + 1)]
         elif self.log:
             ratio = math.log(self.high / self.low)
             values = [self.low * math.exp(ratio * number / (POINTS - 1)) for number in range(POINTS)]
@@ -121,7 +124,8 @@ class Dimension:
             values = [_tidy(self.low + (self.high - self.low) * number / (POINTS - 1)) for number in range(POINTS)]
         # Rounding must not push an end out of the interval.
         kept = {min(max(round(each) if self.whole else each, self.low), self.high) for each in values}
-        return tuple(sorted({*(int(each) if self.whole else each for each in kept), self.start}))
+        exact = {int(each) if self.whole else float(each) for each in kept}
+        return tuple(sorted({*(each for each in exact if self.holds(each)), self.start}))
 
     def text(self) -> str:
         """What is searched, as a person reads it: `[0.0001, 0.01] logarithmic`, `8, 16, 32`."""
@@ -242,7 +246,10 @@ def space_of(plan: Plan, narrowed: Mapping[str, Any] | None = None) -> Space:
     space = Space(tuple(_ordered(left)), dict(plan.request.settings), base)
     space = replace(space, dimensions=tuple(each for each in space.dimensions if _possible(space, each)))
     if not space.dimensions:
-        raise RequestError(f"there is nothing to search: {plan.model} has no setting that is neither fixed nor single.")
+        raise RequestError(
+            f"there is nothing to search: no setting of {plan.model} has a search space and is not fixed. "
+            f"See: mer-bench info {plan.model} --space"
+        )
     return space
 
 
@@ -262,12 +269,106 @@ def read_space_file(file: Path) -> dict[str, Any]:
 
 
 def narrow(dimension: Dimension, change: Any) -> Dimension:
-    """A dimension with less in it.
+    """A dimension with less in it: every value that is left was there before.
+
+    Where the card's value is not left, the study starts from the nearest one that is.
+
+    Args:
+        change: A list of values, or a table with any of `low`, `high`, `step` and `log`.
 
     Raises:
         SettingError: If the change is malformed, or reaches what the dimension does not hold.
     """
-    raise SettingError(f"{dimension.name} cannot be narrowed yet (given {change!r}).")
+    if isinstance(change, list):
+        return _narrowed_to(dimension, change)
+    if not isinstance(change, dict):
+        value = _shown(change)
+        raise SettingError(
+            f"{dimension.name} in --space must be a list of values or a table with low and high, but is {value}; "
+            f"one value is given with --fix {dimension.name}={value}."
+        )
+    if dimension.choices is not None:
+        raise SettingError(
+            f"{dimension.name} in --space must be a list of some of {dimension.text()}, but a table was given."
+        )
+    unknown = [key for key in change if key not in ("low", "high", "step", "log")]
+    if unknown:
+        raise UnknownNameError(f"key of {dimension.name} in --space", unknown[0], ("low", "high", "step", "log"))
+    return _within(dimension, change)
+
+
+def _narrowed_to(dimension: Dimension, values: list[Any]) -> Dimension:
+    outside = [value for value in values if not dimension.holds(value)]
+    if outside or not values:
+        given = f"holds {_shown(outside[0])}" if outside else "is empty"
+        raise SettingError(f"{dimension.name} is searched in {dimension.text()}, but its list in --space {given}.")
+    kept: list[Any] = []
+    for value in values:
+        exact = next((each for each in dimension.choices or () if same(each, value)), value)
+        if dimension.choices is None:
+            exact = int(value) if dimension.whole else float(value)
+        if not any(same(exact, each) for each in kept):
+            kept.append(exact)
+    start = dimension.start if any(same(dimension.start, each) for each in kept) else kept[0]
+    if dimension.choices is None:
+        start = min(kept, key=lambda each: abs(each - dimension.start))
+    return Dimension(dimension.name, dimension.owner, start, choices=tuple(kept), when=dimension.when)
+
+
+def _within(dimension: Dimension, change: Mapping[str, Any]) -> Dimension:
+    """An interval within another, on the other's own steps."""
+    assert dimension.low is not None
+    assert dimension.high is not None
+    for key in ("low", "high", "step"):
+        value = change.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise SettingError(f"{key} of {dimension.name} in --space must be a number, but is {_shown(value)}.")
+    log = change.get("log", dimension.log)
+    if not isinstance(log, bool):
+        raise SettingError(f"log of {dimension.name} in --space must be true or false, but is {_shown(log)}.")
+    wanted_low, wanted_high = change.get("low", dimension.low), change.get("high", dimension.high)
+    if wanted_low < dimension.low or wanted_high > dimension.high or wanted_low > wanted_high:
+        raise SettingError(
+            f"{dimension.name} is searched in {dimension.text()}, but --space asks for "
+            f"[{wanted_low:g}, {wanted_high:g}]; give low and high within that range."
+        )
+    finest = dimension.step or (1 if dimension.whole else None)
+    step = change.get("step", finest)
+    if step is not None and (step <= 0 or (finest is not None and _off(step, finest))):
+        every = "above 0" if finest is None else f"a multiple of {finest:g}"
+        raise SettingError(f"step of {dimension.name} in --space must be {every}, but is {step:g}.")
+    if log and (step != (1 if dimension.whole else None) or wanted_low <= 0):
+        raise SettingError(f"{dimension.name} in --space cannot be logarithmic: it has steps, or starts at 0.")
+    low, high = wanted_low, wanted_high
+    if finest is not None:
+        low = _tidy(dimension.low + math.ceil((wanted_low - dimension.low) / finest - 1e-9) * finest)
+    if step is not None:
+        high = _tidy(low + math.floor((wanted_high - low) / step + 1e-9) * step)
+    if low > high:
+        raise SettingError(
+            f"{dimension.name} is searched in {dimension.text()}, of which nothing lies in "
+            f"[{wanted_low:g}, {wanted_high:g}], as --space asks."
+        )
+    start = min(max(dimension.start, low), high)
+    if step is not None:
+        start = min(_tidy(low + round((start - low) / step) * step), high)
+    convert = int if dimension.whole else float
+    keeps_step = "step" not in change and dimension.declared_step is not None
+    return replace(
+        dimension,
+        start=convert(start),
+        low=convert(low),
+        high=convert(high),
+        step=None if step is None or log else convert(step),
+        declared_low=dimension.declared_low if keeps_step else convert(low),
+        declared_step=dimension.declared_step if keeps_step else change.get("step"),
+        log=log,
+    )
+
+
+def _off(value: float, step: float) -> bool:
+    steps = value / step
+    return abs(steps - round(steps)) > 1e-6 or round(steps) == 0
 
 
 def _base(plan: Plan) -> dict[str, Any]:
@@ -336,6 +437,7 @@ def dimension_of(name: str, owner: Owner, declared: FieldInfo, tune: Tune, start
         low=convert(low),
         high=convert(high),
         step=None if step is None else convert(step),
+        declared_low=tune.low if tune.low is not None else legal.low,
         declared_step=None if tune.step is None else convert(tune.step),
         log=tune.log,
         whole=whole,
@@ -345,11 +447,11 @@ def dimension_of(name: str, owner: Owner, declared: FieldInfo, tune: Tune, start
 
 def _step_through(low: float, step: float, value: float) -> float:
     """The largest step that divides the given one and, from `low`, meets a value."""
-    first, wanted = (Fraction(Decimal(repr(each))) for each in (step, abs(value - low)))
-    wanted = abs(Fraction(Decimal(repr(value))) - Fraction(Decimal(repr(low))))
-    while wanted:
-        first, wanted = wanted, first % wanted
-    return float(first)
+    divisor = Fraction(Decimal(repr(step)))
+    rest = abs(Fraction(Decimal(repr(value))) - Fraction(Decimal(repr(low))))
+    while rest:
+        divisor, rest = rest, divisor % rest
+    return float(divisor)
 
 
 def _ordered(dimensions: Sequence[Dimension]) -> list[Dimension]:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +21,7 @@ import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
+from optuna.trial import TrialState
 
 from mer_bench.errors import RequestError, StorageError, UnknownNameError
 from mer_bench.recording import Recording
@@ -29,8 +34,14 @@ PRUNERS: Final = ("median", "hyperband", "wilcoxon", "none")
 
 ABOUT: Final = "about"
 """User attribute of a study: what it is about, as a flat table."""
+ENDED: Final = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 BUDGET: Final = "budget"
 """User attribute of a study: the limits of the latest command that worked on it: `trials`, `timeout`."""
+
+
+WILCOXON_SEEDS: Final = 5
+"""With fewer seeds no outcome of the test has a probability below its threshold before the last one."""
+LARGEST_GRID: Final = 10_000
 
 
 @dataclass(frozen=True)
@@ -92,12 +103,60 @@ def plan_study(request: TuneRequest) -> StudyPlan:
     for kind, given, known in (("sampler", request.sampler, SAMPLERS), ("pruner", request.pruner, PRUNERS)):
         if given is not None and given not in known:
             raise UnknownNameError(kind, given, known)
+    if request.seeds_per_trial < 1:
+        raise RequestError(f"a trial needs at least 1 seed, but {request.seeds_per_trial} were asked for.")
+    if request.trials is None and request.timeout is None and request.sampler != "grid":
+        raise RequestError("a study without a limit never ends: give --trials or --timeout.")
+    pruner = _pruner(request)
+    _check_installed(request.sampler)
     planned = plan(request.run)
-    return StudyPlan(request, planned, space_of(planned, request.narrowed), request.pruner or _usual_pruner(request))
+    if planned.folds:
+        raise RequestError(
+            f"{planned.protocol} tests every dialogue in one of its {planned.folds} folds, and chooses on it in "
+            "another: a study would choose settings on test. Tune under a protocol with one split (--protocol), and "
+            f"run the settings that were found under {planned.protocol} with --settings."
+        )
+    space = space_of(planned, request.narrowed)
+    if request.sampler == "grid":
+        _check_grid(space)
+    return StudyPlan(request, planned, space, pruner)
 
 
-def _usual_pruner(request: TuneRequest) -> str:
-    return "none" if request.sampler == "nsga2" else "median"
+def _pruner(request: TuneRequest) -> str:
+    """The pruner by name: the usual one where none was asked for.
+
+    Raises:
+        RequestError: If sampler, seeds and pruner do not go together.
+    """
+    if request.sampler == "nsga2":
+        if request.pruner not in (None, "none"):
+            raise RequestError(
+                f"nsga2 weighs score against cost, and a trial that is given up has no cost to compare: "
+                f"it runs without a pruner, but --pruner {request.pruner} was given."
+            )
+        return "none"
+    if request.pruner == "wilcoxon" and request.seeds_per_trial < WILCOXON_SEEDS:
+        raise RequestError(
+            f"the wilcoxon pruner compares the seeds of two trials and needs at least {WILCOXON_SEEDS} to tell "
+            f"anything, but a trial has {request.seeds_per_trial}; give --seeds-per-trial {WILCOXON_SEEDS} or more."
+        )
+    return request.pruner or "median"
+
+
+def _check_installed(sampler: str) -> None:
+    if sampler == "cmaes" and find_spec("cmaes") is None:
+        raise RequestError(
+            "the sampler cmaes needs the package cmaes, which is not here: pip install 'mer-bench[tune]'"
+        )
+
+
+def _check_grid(space: Space) -> None:
+    """A grid is enumerated before the first trial, so it must have an end that can be reached."""
+    if next(islice(space.combinations(), LARGEST_GRID, None), None) is not None:
+        raise RequestError(
+            f"the grid of {len(space.dimensions)} settings has more than {LARGEST_GRID} points; narrow it with --space "
+            "or --fix, or let another sampler choose."
+        )
 
 
 def about(planned: StudyPlan, opened: Opened) -> dict[str, Any]:
@@ -149,32 +208,56 @@ def open_study(planned: StudyPlan, told: Mapping[str, Any], storage: BaseStorage
         RequestError: If a study of that name is about something else.
     """
     name = study_name(planned, told)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     maximize, minimize = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
-    directions = [maximize, minimize] if planned.weighs_cost else [maximize]
-    study = optuna.create_study(
-        study_name=name,
-        storage=storage,
-        sampler=sampler_of(planned, worker),
-        pruner=pruner_of(planned),
-        directions=directions,
-        load_if_exists=True,
-    )
-    kept = study.user_attrs.get(ABOUT)
-    if kept is None and study.get_trials(deepcopy=False):
-        raise RequestError(f"the study '{name}' was not made by mer-bench tune; choose another name with --study.")
-    if kept is None:
-        _begin(study, planned, told)
-    else:
-        check_about(name, kept, told)
+    with warnings.catch_warnings():
+        # What Optuna calls experimental here has been the same since its version 3.
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            sampler=sampler_of(planned, worker),
+            pruner=pruner_of(planned),
+            directions=[maximize, minimize] if planned.weighs_cost else [maximize],
+            load_if_exists=True,
+        )
+        kept = study.user_attrs.get(ABOUT)
+        if kept is None and study.get_trials(deepcopy=False, states=ENDED):
+            raise RequestError(f"the study '{name}' was not made by mer-bench tune; choose another name with --study.")
+        if kept is None:
+            _begin(study, planned, told)
+        else:
+            check_about(name, kept, told)
+    if planned.request.sampler == "grid":
+        _enqueue_grid(study, planned)
     study.set_user_attr(BUDGET, {"trials": planned.request.trials, "timeout": planned.request.timeout})
     return study
 
 
 def _begin(study: optuna.Study, planned: StudyPlan, told: Mapping[str, Any]) -> None:
-    names = [told["metric"], "training seconds"] if planned.weighs_cost else [told["metric"]]
-    study.set_metric_names(names)
+    study.set_metric_names([told["metric"], "training seconds"] if planned.weighs_cost else [told["metric"]])
     study.enqueue_trial(planned.space.start(), skip_if_exists=True)
     study.set_user_attr(ABOUT, json.loads(json.dumps(told)))
+
+
+def _enqueue_grid(study: optuna.Study, planned: StudyPlan) -> None:
+    """Put the points of the grid in the queue, in an order that the seed decides, the card's settings first.
+
+    Optuna's own grid sampler tries points again that differ in nothing but a setting whose condition does not hold.
+    A worker that was killed in the middle of this leaves a shorter queue, which the next one fills up.
+    """
+    start = planned.space.start()
+    points = [point for point in planned.space.combinations() if point != start]
+    random.Random(planned.request.run.seed).shuffle(points)
+    trials = study.get_trials(deepcopy=False)
+    there = {_key(each.system_attrs.get("fixed_params", each.params)) for each in trials}
+    for point in [start, *points][: planned.request.trials]:
+        if _key(point) not in there:
+            study.enqueue_trial(point)
+
+
+def _key(params: Mapping[str, Any]) -> str:
+    return json.dumps(params, sort_keys=True)
 
 
 def check_about(name: str, kept: Mapping[str, Any], told: Mapping[str, Any]) -> None:
@@ -198,7 +281,11 @@ def _short(value: Any) -> str:
 
 
 def sampler_of(planned: StudyPlan, worker: int = 0) -> BaseSampler:
-    """The sampler that a request names."""
+    """The sampler that a request names.
+
+    Settings with a condition are in a group of their own for `tpe`; `cmaes` and `gp` search what is there in every
+    trial, and draw the others, and choices for `cmaes`, at random.
+    """
     seed = planned.request.run.seed + 1000 * worker
     match planned.request.sampler:
         case "tpe":
@@ -209,7 +296,7 @@ def sampler_of(planned: StudyPlan, worker: int = 0) -> BaseSampler:
             return GPSampler(seed=seed, warn_independent_sampling=False)
         case "nsga2":
             return NSGAIISampler(seed=seed)
-        case _:
+        case _:  # the points of a grid are in the queue already
             return RandomSampler(seed=seed)
 
 

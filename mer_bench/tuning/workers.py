@@ -39,7 +39,6 @@ def tune(planned: StudyPlan, listener: TuneListener | None = None) -> optuna.Stu
 
 def work(study: optuna.Study, planned: StudyPlan, opened: Opened, listener: TuneListener) -> None:
     """One worker: trial after trial until the study's limits are reached."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     objective = Objective(planned, opened.material(opened.stores[0]), opened.device, listener)
     while not is_over(study, planned):
         study.optimize(objective, n_trials=1, catch=(TrialFailedError,), callbacks=[listener.trial_ended])
@@ -49,6 +48,8 @@ def is_over(study: optuna.Study, planned: StudyPlan) -> bool:
     """Whether a study has reached one of its limits."""
     trials = study.get_trials(deepcopy=False)
     begun = [trial for trial in trials if trial.state != TrialState.WAITING]
+    if planned.request.sampler == "grid" and len(begun) == len(trials):
+        return True  # the whole grid was tried
     if planned.request.trials is not None and len(begun) >= planned.request.trials:
         return True
     return planned.request.timeout is not None and seconds_worked(study) >= planned.request.timeout
