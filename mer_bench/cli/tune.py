@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,10 @@ from mer_bench.cli.run_options import (
 
 if TYPE_CHECKING:
     import optuna
+
+    from mer_bench.cli.console import Screen
+    from mer_bench.runner import RunRequest
+    from mer_bench.tuning.study import StudyPlan, TuneRequest
 
 commands = typer.Typer(cls=Commands, invoke_without_command=True, rich_markup_mode=None)
 
@@ -79,35 +84,41 @@ def tune(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Search a model's settings on dev; test is never scored.
+    """Search a model's settings on dev, within a budget that is the same for every model.
+
+    A trial trains with suggested settings and is scored on dev; test is never scored in a study. What is
+    searched: mer-bench info MODEL --space. A study goes on where it was when the command is given again.
 
     \b
     Examples:
       mer-bench tune --model cmath --dataset meld --trials 50
-      mer-bench tune --models cmath,mmgcn --dataset meld --timeout 1800
+      mer-bench tune --models cmath,dialoguernn,mmgcn --dataset meld --timeout 1800 --fix mmgcn.layers=4
+      mer-bench tune --model cmath --dataset meld --space narrower.toml --seeds-per-trial 3
+
+    \b
+    Exit codes:
+      0 done, 1 no trial succeeded, 2 the request was wrong, 130 stopped by Ctrl-C
     """
     if context.invoked_subcommand is not None:
         return
     from mer_bench.cli.console import Screen
     from mer_bench.cli.tune_progress import TuneProgress
-    from mer_bench.config import parse_assignment
     from mer_bench.errors import RequestError
     from mer_bench.runner import RunRequest
     from mer_bench.tuning.space import read_space_file
     from mer_bench.tuning.study import TuneRequest, plan_study
     from mer_bench.tuning.workers import tune as tune_study
 
-    if model is None or dataset is None:
+    if not model or dataset is None:
         raise RequestError("a study needs --model and --dataset. See: mer-bench tune --help")
-    screen = Screen(quiet_output=as_json)
+    names = model_names(model)
     run = RunRequest(
-        model=model,
+        model=names[0],
         dataset=dataset,
         labels=labels,
         features=features,
         protocol=protocol,
         modalities=parse_modalities(modalities),
-        settings=dict(parse_assignment(text) for text in fix or []),
         out=out,
         device=device,
         threads=threads,
@@ -119,29 +130,150 @@ def tune(
         seeds_per_trial=seeds_per_trial,
         sampler=sampler,
         pruner=pruner,
-        trials=50 if trials is None and timeout is None else trials,
+        trials=USUAL_TRIALS if trials is None and timeout is None and sampler != "grid" else trials,
         timeout=timeout,
         study=study,
         storage=storage,
     )
-    planned = [plan_study(replace(request, run=replace(run, model=name))) for name in model.split(",")]
-    answers = []
+    # All of them before any of them: the last model's mistyped setting should not wait for the first one's study.
+    planned = [plan_study(each) for each in requests_of(request, names, fix or [])]
+    screen = Screen(quiet_output=as_json)
+    done = []
     for each in planned:
         with TuneProgress(screen) as listener:
-            done = tune_study(each, listener)
-        answers.append(as_answer(done))
+            done.append(tune_study(each, listener))
+        show_best(screen, each, done[-1])
     if as_json:
-        screen.answer(answers[0] if len(answers) == 1 else answers)
+        answers = [as_answer(each) for each in done]
+        screen.answer(answers if len(names) > 1 else answers[0])
+    _expect_success(done)
+
+
+USUAL_TRIALS = 50
+
+
+def model_names(text: str) -> list[str]:
+    """`a,b,c` as names.
+
+    Raises:
+        RequestError: If a name is empty or stands twice.
+    """
+    from mer_bench.errors import RequestError
+
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise RequestError(f"models are names with commas between them, as in cmath,mmgcn, but '{text}' was given.")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise RequestError(f"the model '{twice[0]}' stands twice in --models {text}.")
+    return names
+
+
+def requests_of(request: TuneRequest, names: Sequence[str], fix: Sequence[str]) -> list[TuneRequest]:
+    """One request a model, alike but for what was fixed for one of them: `--fix mmgcn.layers=4`.
+
+    Raises:
+        RequestError: If a name or a fixed setting is wrong.
+    """
+    from mer_bench.config import merge_settings, parse_assignment
+
+    found = []
+    for name in names:
+        run = replace(request.run, model=name)
+        _planned(run, {})  # names first: a mistyped model should not be answered with a fault of its settings
+        own = [text for text in fix if not _is_for_another(text, name, names)]
+        fixed = {text: dict([parse_assignment(text.removeprefix(f"{name}."))]) for text in own}
+        run = replace(run, settings=merge_settings(*fixed.values()))
+        _planned(run, {key: text for text, each in fixed.items() for key in each})
+        narrowed = dict(request.narrowed)
+        for other in names:
+            part = narrowed.pop(other, {})
+            narrowed |= part if other == name else {}
+        study = f"{request.study}.{name}" if request.study and len(names) > 1 else request.study
+        found.append(replace(request, run=run, narrowed=narrowed, study=study))
+    return found
+
+
+def _is_for_another(text: str, name: str, names: Sequence[str]) -> bool:
+    return any(text.startswith(f"{other}.") for other in names if other != name)
+
+
+def _planned(run: RunRequest, origins: Mapping[str, str]) -> None:
+    """Check a request; a faulty setting is blamed on the very words that were given."""
+    from mer_bench.errors import SettingError, UnknownNameError
+    from mer_bench.request import plan
+
+    try:
+        plan(run)
+    except (SettingError, UnknownNameError) as error:
+        key = error.given if isinstance(error, UnknownNameError) else str(error).partition(" ")[0]
+        if key not in origins:
+            raise
+        text = str(error).replace("info MODEL", f"info {run.model}")
+        error.args = (text.replace("from --set or --settings", f"from --fix {origins[key]}"),)
+        raise
+
+
+def show_best(screen: Screen, planned: StudyPlan, study: optuna.Study) -> None:
+    """How many trials there are, and the best one beside the card's settings."""
+    from mer_bench.cli.console import Column, percent
+
+    counts = as_answer(study)["trials"]
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    screen.line(f"study {study.study_name}: {told}")
+    best = study.best_trials
+    if not best:
+        return
+    start = planned.space.start()
+    if planned.weighs_cost:
+        rows = [
+            [str(each.number), percent(each.values[0]), f"{each.values[1]:.1f}"]
+            for each in sorted(best, key=lambda each: -each.values[0])
+        ]
+        columns = [Column("trial", number=True), Column(f"dev {planned.plan.metric}", number=True)]
+        screen.table(
+            [*columns, Column("training seconds", number=True)], rows, title="no trial is better in both than these"
+        )
+        return
+    chosen = best[0]
+    first = study.get_trials(deepcopy=False)[0]
+    card = percent(first.value) if first.params == start and first.value is not None else "-"
+    screen.line(f"best: trial {chosen.number}, dev {planned.plan.metric} {percent(chosen.value)} (the card's: {card})")
+    screen.table(
+        [Column("setting"), Column("card"), Column("best")],
+        [[name, _text(start.get(name)), _text(value)] for name, value in chosen.params.items()],
+    )
+
+
+def _text(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _expect_success(studies: Sequence[optuna.Study]) -> None:
+    """Raises: RunError: If no trial of a study has a value."""
+    from mer_bench.errors import RunError
+
+    for study in studies:
+        if not study.best_trials:
+            trials = study.get_trials(deepcopy=False)
+            reason = next(
+                (each.user_attrs["reason"] for each in trials if "reason" in each.user_attrs), "none is over."
+            )
+            raise RunError(f"no trial of the study {study.study_name} succeeded; the first of them: {reason}")
 
 
 def as_answer(study: optuna.Study) -> dict[str, Any]:
     """A study for programs."""
-    from optuna.trial import TrialState
+    from mer_bench.tuning.study import ABOUT, BUDGET
 
     trials = study.get_trials(deepcopy=False)
+    states = [trial.state.name.lower() for trial in trials]
     return {
         "study": study.study_name,
-        "trials": {state.name.lower(): sum(trial.state == state for trial in trials) for state in TrialState},
+        "about": study.user_attrs.get(ABOUT),
+        "budget": study.user_attrs.get(BUDGET),
+        "trials": {name: states.count(name) for name in ("complete", "pruned", "failed", "running", "waiting")}
+        | {"failed": states.count("fail")},
         "best": [
             {"trial": trial.number, "values": trial.values, "settings": trial.user_attrs.get("settings", {})}
             for trial in study.best_trials

@@ -1,10 +1,10 @@
-"""What a person sees while a study goes on: one line a trial, and the epochs of the running one."""
+"""What a person sees while a study goes on: one line a trial, and on a terminal the epochs of the running one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mer_bench.cli.console import percent
+from mer_bench.cli.console import Bar, duration_text, percent
 from mer_bench.cli.progress import ProgressListener
 from mer_bench.records import Epoch
 from mer_bench.tuning.workers import TuneListener
@@ -20,16 +20,48 @@ class TuneProgress(ProgressListener, TuneListener):
     """Shows the trials of a study one after another."""
 
     def study_opened(self, planned: StudyPlan, study: optuna.Study) -> None:
-        done = len(study.get_trials(deepcopy=False))
+        self._end_bar()
+        request = planned.request
+        done = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+        limits = [
+            f"{request.trials} trials" if request.trials else "",
+            f"{request.timeout:g} s of work" if request.timeout else "",
+        ]
+        until = " or ".join(each for each in limits if each) or "the end of the grid"
+        made_up = " (synthetic)" if planned.plan.synthetic else ""
+        pruner = "no pruner" if planned.pruner == "none" else f"pruner {planned.pruner}"
+        self._screen.line(f"study {study.study_name}: {planned.plan.model_title} on {planned.plan.features}{made_up}")
+        seeds = f", {len(planned.seeds)} seeds a trial" if len(planned.seeds) > 1 else ""
         self._screen.line(
-            f"study {study.study_name}: {planned.plan.model_title} on {planned.plan.features}, "
-            f"{len(planned.space.dimensions)} settings are searched, {done} trials are there"
+            f"{len(planned.space.dimensions)} settings are searched until {until}; sampler {request.sampler}, "
+            f"{pruner}{seeds}{f'; {done} trials are there already' if done else ''}",
+            tone="quiet",
         )
+        if planned.weighs_cost:
+            self._screen.line(
+                "score is weighed against seconds of training, so that no trial is given up", tone="quiet"
+            )
 
     def epoch_ended(self, epoch: Epoch, best_epoch: int, best_score: float, epochs: int, patience_left: int) -> None:
-        pass
+        if not self._screen.is_terminal:
+            return
+        if self._bar is None:
+            self._bar = Bar(self._screen, epochs)
+            self._bar.__enter__()
+        self._bar.show(f"epoch {epoch.epoch}/{epochs}", f"best dev {percent(best_score)}", epoch.epoch, epochs)
 
     def trial_ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        value = trial.values[0] if trial.values else None
-        told = trial.user_attrs.get("reason", "")
-        self._screen.line(f"trial {trial.number} {trial.state.name.lower()}: dev {percent(value)} {told}".rstrip())
+        self._end_bar()
+        seconds = duration_text(trial.user_attrs.get("seconds", 0.0))
+        head = f"trial {trial.number}"
+        if trial.state.name == "FAIL":
+            self._screen.warn(f"{head} failed: {trial.user_attrs.get('reason', 'no reason is known')}")
+            return
+        if trial.state.name == "PRUNED":
+            self._screen.line(
+                f"{head}: given up after {trial.user_attrs.get('epochs', 0)} epochs, {seconds}", tone="quiet"
+            )
+            return
+        score = trial.values[0] if trial.values else None
+        is_best = any(each.number == trial.number for each in study.best_trials)
+        self._screen.line(f"{head}: dev {percent(score)}, {seconds}{', the best so far' if is_best else ''}")

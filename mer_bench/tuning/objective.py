@@ -39,7 +39,8 @@ class Objective:
     """Trains and scores one trial after another on splits that were opened once.
 
     Leaves user attributes with each trial: `settings` (what was fixed and what was suggested, as `--set` takes them),
-    `seconds` of training (dev scored included), `epochs` trained, `parameters`, `scores` by seed; of a failed one `reason` and `kind`.
+    `seconds` of training (dev scored included), `epochs` trained, `parameters`, `scores` by seed; of a failed one
+    `reason` and `kind`.
 
     Args:
         material: Train and dev.

@@ -64,12 +64,12 @@ def test_the_range_is_widened_to_the_cards_settings_and_its_step_made_finer(run:
 @pytest.mark.parametrize("model", [*registry.models().plugins])
 @pytest.mark.parametrize("dataset", ["meld", "iemocap"])
 def test_every_study_starts_with_the_settings_of_the_card(model: str, dataset: str) -> None:
-    try:
-        planned = plan(RunRequest(model, dataset))
-        space = space_of(planned)
-    except RequestError as error:
-        assert "nothing to search" in str(error) or "needs" in str(error)
+    planned = plan(RunRequest(model, dataset))
+    if not planned.settings.tunables() and model == "majority":
+        with pytest.raises(RequestError, match="there is nothing to search"):
+            space_of(planned)
         return
+    space = space_of(planned)
     start = space.start()
     study = optuna.create_study()
     study.enqueue_trial(start)
