@@ -258,6 +258,11 @@ def added_plugins(path: Path | str) -> Shelf[ModelCard]:
     return _added.get(absolute(Path(path)), Shelf("model", {}, ()))
 
 
+def added_places() -> tuple[Path, ...]:
+    """The paths that `add_plugin` took, in order: another process can take the same."""
+    return tuple(_added)
+
+
 def remove_plugin(path: Path | str) -> None:
     """Forget what `add_plugin` took from a path; nothing happens where it took nothing."""
     _added.pop(absolute(Path(path)), None)

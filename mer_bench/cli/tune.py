@@ -70,7 +70,28 @@ def tune(
     ] = None,
     storage: Annotated[
         str | None,
-        typer.Option("--storage", metavar="WHERE", help="Where studies are kept; default: DIR/studies.sqlite3."),
+        typer.Option(
+            "--storage",
+            metavar="WHERE",
+            envvar="MER_BENCH_STORAGE",
+            help="Where studies are kept: a SQLite file (default: DIR/studies.sqlite3), journal:FILE, "
+            "postgresql://..., mysql://... or grpc://HOST:PORT.",
+        ),
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option("--workers", metavar="N", min=1, help="Processes that share the study, the threads and the work."),
+    ] = 1,
+    stale_after: Annotated[
+        float | None,
+        typer.Option(
+            "--stale-after",
+            metavar="SECONDS",
+            min=2,
+            show_default=False,
+            help="Run a trial again when its worker is silent for so long (default: 60); in a journal or over gRPC, "
+            "when it began so long ago (default: 3600).",
+        ),
     ] = None,
     labels: LabelsId = None,
     features: FeaturesId = None,
@@ -134,6 +155,8 @@ def tune(
         timeout=timeout,
         study=study,
         storage=storage,
+        workers=workers,
+        stale_after=stale_after,
     )
     # All of them before any of them: the last model's mistyped setting should not wait for the first one's study.
     planned = [plan_study(each) for each in requests_of(request, names, fix or [])]

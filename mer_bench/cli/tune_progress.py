@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class TuneProgress(ProgressListener, TuneListener):
     """Shows the trials of a study one after another."""
 
+    _waited_for: tuple[int, ...] = ()
+
     def study_opened(self, planned: StudyPlan, study: optuna.Study) -> None:
         self._end_bar()
         request = planned.request
@@ -65,3 +67,21 @@ class TuneProgress(ProgressListener, TuneListener):
         score = trial.values[0] if trial.values else None
         is_best = any(each.number == trial.number for each in study.best_trials)
         self._screen.line(f"{head}: dev {percent(score)}, {seconds}{', the best so far' if is_best else ''}")
+
+    def trial_lost(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self._screen.warn(
+            f"trial {trial.number} was taken for dead by another worker, which runs it again; --stale-after is too "
+            "short, or this machine stood still."
+        )
+
+    def waiting(self, study: optuna.Study, numbers: tuple[int, ...]) -> None:
+        if numbers != self._waited_for:
+            self._waited_for = numbers
+            told = ", ".join(str(number) for number in numbers)
+            self._screen.line(f"waiting for trial {told} of other workers; where one is dead, it will be run again")
+
+    def worker_died(self, name: str, reason: str) -> None:
+        self._screen.warn(f"{name} died: {reason.rstrip('.')}. The others go on, and its trial will be run again.")
+
+    def interrupted(self, study: optuna.Study) -> None:
+        self._screen.line(f"study {study.study_name} is saved; the same command goes on with it")

@@ -65,7 +65,7 @@ class Objective:
         work = _Work(self, trial)
         try:
             score = work.score()
-        except optuna.TrialPruned:
+        except optuna.exceptions.OptunaError:  # pruned, or the storage failed: not the model's fault
             raise
         except MerBenchError as error:
             raise work.failed(error) from error

@@ -55,6 +55,8 @@ class TuneRequest:
         trials, timeout: Limits of the study, not of the command: trials, and seconds of work; None is no limit.
         study: Its name; None: one made of what it is about.
         storage: Where it is kept; None: a SQLite file below the folder of the records.
+        workers: Processes on this machine; the threads of `run` are shared among them.
+        stale_after: Seconds after which a trial whose worker is silent is run again; None: usual for the storage.
     """
 
     run: RunRequest
@@ -66,6 +68,8 @@ class TuneRequest:
     timeout: float | None = None
     study: str | None = None
     storage: str | None = None
+    workers: int = 1
+    stale_after: float | None = None
 
 
 @dataclass(frozen=True)

@@ -189,6 +189,7 @@ def test_a_trial_without_a_prospect_is_given_up(run: RunRequest, pruner: str, mo
     pruned = [each for each in study.trials if each.state.name == "PRUNED"]
     assert pruned
     for each in pruned:
+        assert each.last_step is not None
         assert each.user_attrs["epochs"] == each.last_step < 20
         assert "reason" not in each.user_attrs
     done = next(each for each in study.trials if each.state.name == "COMPLETE")
