@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from mer_bench import __version__
 from mer_bench.atomic import remove_abandoned, storage_errors, temporary_beside, write_atomically
-from mer_bench.errors import StorageError
+from mer_bench.errors import RecordError, StorageError
 from mer_bench.records import (
     Condition,
     Features,
     Machine,
     PredictionsFile,
     Record,
+    Tuned,
     predictions_file,
     private_file,
     record_file,
@@ -188,8 +189,21 @@ class Recording:
             options={"settings": dict(request.settings), "device": request.device, "threads": request.threads},
             machine=_machine(device),
             version=__version__,
+            tuned=request.tuned or self._tuned_before(),
             **parts,
         )
+
+    def _tuned_before(self) -> Tuned | None:
+        """The study that the record of this very run names, if it is there: repeated, it still stems from it."""
+        from mer_bench.records import read_record
+
+        if not self.file.exists():
+            return None
+        try:
+            before = read_record(self.file)
+        except RecordError:  # a damaged record is about to be replaced
+            return None
+        return before.tuned if before.identity == self.identity else None
 
     def features(self, stores: Sequence[Store]) -> Features:
         """Of one store its own; of several both checksums are over theirs, and the widths are the first one's."""

@@ -269,6 +269,27 @@ class ModelCode(RecordPart):
     sha256: Sha256
 
 
+class Tuned(RecordPart):
+    """Which study chose the settings of a run. Not part of its identity: the settings alone decide the numbers.
+
+    Attributes:
+        study: Its name. trial: Number of the trial whose settings these are, from 0.
+        trials: Trials that had ended by then: complete, pruned and failed ones.
+        budget_trials, budget_seconds: The study's limits; None where it had no such limit.
+        seeds_per_trial: A trial's score was the mean over so many seeds.
+        dev: That score: the protocol's dev metric, on which alone the settings were chosen.
+    """
+
+    study: Annotated[str, Field(min_length=1)]
+    trial: Count
+    trials: Annotated[int, Field(ge=1)]
+    budget_trials: Annotated[int, Field(ge=1)] | None
+    budget_seconds: Annotated[float, Field(gt=0)] | None
+    seeds_per_trial: Annotated[int, Field(ge=1)]
+    sampler: str
+    dev: float
+
+
 class Record(RecordPart):
     """One run: one model, settings, dataset, label set, feature set, protocol, modalities, seed.
 
@@ -288,9 +309,10 @@ class Record(RecordPart):
         test_condition: What of the test split was given; None: all of it. Otherwise `test`, `predictions` and the
             `test` of each fold are under that condition, `run` and `identity` are its own, and all the rest is
             that of the run whose model it is, dev in its complete form included.
+        tuned: The study that chose the settings; None: they are the card's, or somebody's own.
     """
 
-    left_out_if_empty: ClassVar[frozenset[str]] = frozenset({"folds", "test_condition", "model_code"})
+    left_out_if_empty: ClassVar[frozenset[str]] = frozenset({"folds", "test_condition", "model_code", "tuned"})
 
     schema_version: Literal[1] = SCHEMA
     kind: Literal["run"] = "run"
@@ -324,6 +346,7 @@ class Record(RecordPart):
     folds: list[Fold] = []
     test_condition: Condition | None = None
     model_code: ModelCode | None = None
+    tuned: Tuned | None = None
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Record:

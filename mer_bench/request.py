@@ -16,7 +16,7 @@ from mer_bench.data.preparation import resolve
 from mer_bench.errors import RequestError, UnknownNameError
 from mer_bench.locations import StoreKey
 from mer_bench.model_settings import settle
-from mer_bench.records import ModelCode
+from mer_bench.records import ModelCode, Tuned
 from mer_bench.registry import Plugin
 
 
@@ -34,6 +34,7 @@ class RunRequest:
         data_root: Folder of data; None: $MER_BENCH_DATA, else the user's data folder.
         keep_predictions: Where the corpus forbids to pass on labels of utterances, write the predictions by
             utterance too, as a `.private.npz` beside the file that may be passed on.
+        tuned: The study that chose the settings, for the record; `mer_bench.tuning.best` fills it in.
     """
 
     model: str
@@ -49,6 +50,7 @@ class RunRequest:
     threads: int | None = None
     data_root: Path | None = None
     keep_predictions: bool = False
+    tuned: Tuned | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from mer_bench.errors import UnknownNameError
+from mer_bench.errors import RequestError, UnknownNameError
 
 
 class _Interrupted(Exception):  # noqa: N818 — carries Ctrl-C past Typer, which would answer it without a word
@@ -55,6 +55,22 @@ def help_when_alone(context: typer.Context) -> None:
     """A group that is named without a command shows its help."""
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
+
+
+def refuse_misplaced(context: Any) -> None:
+    """Options of a group that does something itself, given before the name of one of its commands, are not lost.
+
+    Raises:
+        RequestError: Names the first of them.
+    """
+    command, path = context.invoked_subcommand, context.command_path
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise RequestError(
+                f"{parameter.opts[0]} stands before '{command}', which knows nothing of it; what {command} takes "
+                f"stands after it. See: {path} {command} --help"
+            )
 
 
 def _answer(error: BaseException | None, arguments: Sequence[str]) -> int:

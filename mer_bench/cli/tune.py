@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mer_bench.cli.commands import Commands
+from mer_bench.cli.commands import Commands, refuse_misplaced
 from mer_bench.cli.options import DataRoot, Debug, Json, LabelsId, Plugins, ProtocolId
 from mer_bench.cli.run_options import (
     Device,
@@ -93,6 +93,12 @@ def tune(
             "when it began so long ago (default: 3600).",
         ),
     ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds", metavar="N", min=0, help="Afterwards, run the best settings with the seeds 0 to N-1; 0: don't."
+        ),
+    ] = 5,
     labels: LabelsId = None,
     features: FeaturesId = None,
     protocol: ProtocolId = None,
@@ -105,10 +111,11 @@ def tune(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Search a model's settings on dev, within a budget that is the same for every model.
+    """Search a model's settings on dev, within one budget for every model; then run the best ones with several seeds.
 
     A trial trains with suggested settings and is scored on dev; test is never scored in a study. What is
-    searched: mer-bench info MODEL --space. A study goes on where it was when the command is given again.
+    searched: mer-bench info MODEL --space. A study goes on where it was when the command is given again. The
+    records of the best settings name the study and its budget.
 
     \b
     Examples:
@@ -121,8 +128,10 @@ def tune(
       0 done, 1 no trial succeeded, 2 the request was wrong, 130 stopped by Ctrl-C
     """
     if context.invoked_subcommand is not None:
+        refuse_misplaced(context)
         return
     from mer_bench.cli.console import Screen
+    from mer_bench.cli.tune_best import run_best_settings
     from mer_bench.cli.tune_progress import TuneProgress
     from mer_bench.errors import RequestError
     from mer_bench.runner import RunRequest
@@ -161,13 +170,15 @@ def tune(
     # All of them before any of them: the last model's mistyped setting should not wait for the first one's study.
     planned = [plan_study(each) for each in requests_of(request, names, fix or [])]
     screen = Screen(quiet_output=as_json)
-    done = []
+    done, answers = [], []
     for each in planned:
         with TuneProgress(screen) as listener:
-            done.append(tune_study(each, listener))
-        show_best(screen, each, done[-1])
+            study_done = tune_study(each, listener)
+        show_best(screen, each, study_done)
+        done.append(study_done)
+        records = run_best_settings(screen, study_done, each.plan.request, seeds) if study_done.best_trials else []
+        answers.append({**as_answer(study_done), "records": [record.model_dump(mode="json") for record in records]})
     if as_json:
-        answers = [as_answer(each) for each in done]
         screen.answer(answers if len(names) > 1 else answers[0])
     _expect_success(done)
 
