@@ -11,18 +11,19 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.trial import FrozenTrial
 
 from mer_bench import registry
 from mer_bench.request import RunRequest, plan
 from mer_bench.runner import Listener, Opened, fit, open_device, open_run, trainer_of
-from mer_bench.tuning.objective import Objective, TrialFailedError
-from mer_bench.tuning.storages import open_storage
-from mer_bench.tuning.study import TuneRequest, about, open_study, plan_study
-from mer_bench.tuning.workers import is_over
+from mer_bench.tuning.study import StudyPlan, TuneRequest, plan_study
+from mer_bench.tuning.workers import TuneListener, tune
 from tests.trios import Place, place
 
 __all__ = ["place"]
@@ -98,22 +99,28 @@ def train_alone(opened: Opened) -> float:
     return time.perf_counter() - started
 
 
+class Clock(TuneListener):
+    """Notes when the study was there, and when each trial was over."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def study_opened(self, planned: StudyPlan, study: optuna.Study) -> None:
+        self.times.append(time.perf_counter())
+
+    def trial_ended(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        self.times.append(time.perf_counter())
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_study_costs_less_than_a_quarter_more_than_its_training(
     brisk: RunRequest, tmp_path: Path, sampler: str, record_property: Callable[[str, Any], None]
 ) -> None:
-    planned = plan_study(TuneRequest(brisk, trials=TRIALS, sampler=sampler))
     opened = opened_for(brisk)
     alone = statistics.median(train_alone(opened) for _ in range(10))
-    study = open_study(planned, about(planned, opened), open_storage(None, tmp_path / "studies.sqlite3"))
-    objective = Objective(planned, opened.material(opened.stores[0]), opened.device)
-    seconds = []
-    while True:
-        started = time.perf_counter()
-        if is_over(study, planned):
-            break
-        study.optimize(objective, n_trials=1, catch=(TrialFailedError,))
-        seconds.append(time.perf_counter() - started)
+    clock = Clock()
+    tune(plan_study(TuneRequest(brisk, trials=TRIALS, sampler=sampler, storage=str(tmp_path / "s.sqlite3"))), clock)
+    seconds = [end - start for start, end in pairwise(clock.times)]
     # What else the machine does only adds to it: the quickest quarter is nearest to what a study costs by itself.
     share = statistics.quantiles(seconds, n=4)[0] / alone - 1
     later = statistics.quantiles(seconds[TRIALS // 2 :], n=4)[0] / alone - 1
@@ -131,7 +138,6 @@ def test_a_study_costs_less_than_a_quarter_more_than_its_training(
 
 def test_data_are_read_once_a_worker(brisk: RunRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mer_bench.data.store import Store
-    from mer_bench.tuning.workers import tune
 
     read: list[str] = []
     split = Store.split

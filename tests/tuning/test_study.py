@@ -147,6 +147,8 @@ def test_each_sampler_begins_with_the_card_and_goes_on(run: RunRequest, sampler:
     assert len({json.dumps(each.params) for each in study.trials}) > 6
     for each in study.trials:
         assert each.user_attrs["settings"] == planned.space.settings_of(each.params)
+        assert ("bias" in each.params) == (each.params["kind"] == "gate")
+        assert ("size" in each.params) == (each.params.get("bias") is True)
 
 
 def test_a_study_with_one_worker_can_be_repeated(run: RunRequest, tmp_path: Path) -> None:
@@ -189,8 +191,8 @@ def test_a_trial_without_a_prospect_is_given_up(run: RunRequest, pruner: str, mo
     pruned = [each for each in study.trials if each.state.name == "PRUNED"]
     assert pruned
     for each in pruned:
-        assert each.last_step is not None
-        assert each.user_attrs["epochs"] == each.last_step < 20
+        assert each.user_attrs["epochs"] == each.last_step
+        assert each.user_attrs["epochs"] < 20
         assert "reason" not in each.user_attrs
     done = next(each for each in study.trials if each.state.name == "COMPLETE")
     best_so_far = list(done.intermediate_values.values())
