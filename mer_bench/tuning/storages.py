@@ -233,7 +233,13 @@ def _open_proxy(address: str, where: str) -> BaseStorage:
     from optuna.storages import GrpcStorageProxy
 
     storage: BaseStorage = GrpcStorageProxy(host=host, port=int(port))
-    storage.wait_server_ready(timeout=CONNECT_SECONDS)  # type: ignore[attr-defined]
+    try:
+        storage.wait_server_ready(timeout=CONNECT_SECONDS)  # type: ignore[attr-defined]
+    except ConnectionError as error:
+        raise StorageError(
+            f"{where} cannot be reached: no answer in {CONNECT_SECONDS} seconds. What was kept there is safe; see that "
+            "the server runs and give the same command again."
+        ) from error
     return storage
 
 
@@ -296,7 +302,11 @@ def _root(error: BaseException, text: str | None) -> str:
         error = error.__cause__
     found = getattr(error, "orig", None) or error
     details = getattr(found, "details", None)  # of gRPC
-    said = str(details() if callable(details) else found).strip() or type(found).__name__
+    if callable(details):
+        found = details()
+    elif len(getattr(found, "args", ())) == 2 and isinstance(found.args[0], int) and not isinstance(found, OSError):
+        found = found.args[1]  # of MySQL: a number, and what it says
+    said = str(found).strip() or type(error).__name__
     line = " ".join(said.splitlines()[0].split()).rstrip(".")
     if text and "://" in text:
         password = text.partition("://")[2].rpartition("@")[0].partition(":")[2]
