@@ -270,8 +270,9 @@ def show_best(screen: Screen, planned: StudyPlan, study: optuna.Study) -> None:
         )
         return
     chosen = best[0]
-    first = study.get_trials(deepcopy=False)[0]
-    card = percent(first.value) if first.params == start and first.value is not None else "-"
+    # Not always the first: one whose worker was killed is run again under another number.
+    of_card = [each.value for each in study.get_trials(deepcopy=False) if each.params == start]
+    card = percent(next((value for value in of_card if value is not None), None))
     screen.line(f"best: trial {chosen.number}, dev {planned.plan.metric} {percent(chosen.value)} (the card's: {card})")
     screen.table(
         [Column("setting"), Column("card"), Column("best")],
@@ -298,10 +299,13 @@ def _expect_success(studies: Sequence[optuna.Study]) -> None:
 
 def as_answer(study: optuna.Study) -> dict[str, Any]:
     """A study for programs."""
+    from mer_bench.tuning.storages import counted
     from mer_bench.tuning.study import ABOUT, BUDGET
 
     trials = study.get_trials(deepcopy=False)
-    states = [trial.state.name.lower() for trial in trials]
+    # A trial that was run again, because its worker was killed, counts once.
+    there = [*counted(trials), *(trial for trial in trials if trial.state.name == "WAITING")]
+    states = [trial.state.name.lower() for trial in there]
     return {
         "study": study.study_name,
         "about": study.user_attrs.get(ABOUT),

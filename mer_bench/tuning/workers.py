@@ -119,16 +119,17 @@ def _next_trial(
             if not is_over(study, planned):
                 return _begin(study, storage, planned, trials)
         running = tuple(trial.number for trial in trials if trial.state == TrialState.RUNNING)
-        if not running or not _more_trials_wanted(planned, trials, running):
+        if not running or not _would_be_run_again(planned, trials, running):
             return None
         listener.waiting(study, running)
         time.sleep(WAIT_SECONDS)
 
 
-def _more_trials_wanted(planned: StudyPlan, trials: Sequence[FrozenTrial], running: Sequence[int]) -> bool:
+def _would_be_run_again(planned: StudyPlan, trials: Sequence[FrozenTrial], running: Sequence[int]) -> bool:
     """Whether there would be something to do if the workers of the running trials were gone."""
     limit = planned.request.trials
-    return limit is not None and len(counted(trials)) - len(running) < limit and not _out_of_time(planned, trials)
+    within = limit is None or len(counted(trials)) - len(running) < limit
+    return within and not _out_of_time(planned, trials)
 
 
 def _begin(
