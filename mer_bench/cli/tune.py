@@ -281,7 +281,9 @@ def show_best(screen: Screen, planned: StudyPlan, study: optuna.Study) -> None:
 
 
 def _text(value: Any) -> str:
-    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    from mer_bench.cli.info import default_text
+
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else default_text(value)
 
 
 def _expect_success(studies: Sequence[optuna.Study]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,11 @@ def test_a_range_outside_the_legal_one_is_one_sentence(invoke: Invoke, words: tu
     result = invoke(*words, "--space", "space.toml")
     assert result.exit_code == 2
     assert "width is searched in [12, 64] in steps of 4, but --space asks for [1, 4096]" in result.stderr
+
+
+def test_settings_are_shown_as_they_are_given(invoke: Invoke, words: tuple[str, ...]) -> None:
+    result = invoke(*words, *FIX, "--fix", "kind=gate", "--trials", "1", "--seeds", "0")
+    assert re.search(r"^bias +true +true", result.stdout, flags=re.MULTILINE)
 
 
 def test_another_study_of_that_name_is_refused_and_kept(invoke: Invoke, words: tuple[str, ...]) -> None:
