@@ -132,7 +132,7 @@ def _look_after(
                     dead.append(member)
                     listener.worker_died(member.name, member.reason)
                     _release(member, study, storage)
-    return dead
+    return sorted(dead, key=lambda member: member.name)
 
 
 def _hear(member: _Member, study: optuna.Study, listener: TuneListener) -> None:

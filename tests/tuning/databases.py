@@ -77,9 +77,9 @@ def postgres_server() -> Iterator[Postgres]:
             for path in (folder, secret):
                 shutil.chown(path, user)
         data, port = folder / "data", free_port()
-        initdb = [programs / "initdb", "-D", data, "-U", "keeper", "-A", "scram-sha-256", f"--pwfile={secret}"]
+        initdb = [str(programs / "initdb"), "-D", str(data), "-U", "keeper", "-A", "scram-sha-256"]
         subprocess.run(
-            [*initdb, "--no-sync", "--no-instructions", "-E", "UTF8", "--locale=C"],
+            [*initdb, f"--pwfile={secret}", "--no-sync", "--no-instructions", "-E", "UTF8", "--locale=C"],
             user=user,
             cwd=folder,
             check=True,
@@ -96,7 +96,7 @@ def postgres_server() -> Iterator[Postgres]:
                 stderr=log,
             )
         try:
-            ready = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+            ready = [str(programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
             wait_until(lambda: subprocess.run(ready, check=False).returncode == 0, server, folder / "log")
             yield Postgres(programs, port)
         finally:

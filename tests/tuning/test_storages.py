@@ -293,15 +293,10 @@ def test_a_file_that_another_program_has_locked(tmp_path: Path, monkeypatch: pyt
     file = tmp_path / "studies.sqlite3"
     optuna.create_study(study_name="kept", storage=opened(str(file)))
     monkeypatch.setattr(storages, "LOCKED_SECONDS", 0.3)
-
-    def make_another() -> None:
-        with storages.storage_faults(str(file)):
-            optuna.create_study(study_name="new", storage=opened(str(file)))
-
     with closing(sqlite3.connect(file, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(StorageError, match="was locked by another program"):
-            make_another()
+        with pytest.raises(StorageError, match="was locked by another program"), storages.storage_faults(str(file)):
+            optuna.create_study(study_name="new", storage=opened(str(file)))
     assert opened(str(file)).get_all_studies()[0].study_name == "kept"
 
 
