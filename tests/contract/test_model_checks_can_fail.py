@@ -597,13 +597,19 @@ def test_needed_modality_is_in_every_subset() -> None:
     assert MODEL_CHECKS["modality-subsets"].run(*subject(NeedsText, needs=["text"])).status == "passed"
 
 
-def test_checks_leave_the_global_generators_alone() -> None:
-    torch.manual_seed(4)
-    expected = torch.rand(3)
-    torch.manual_seed(4)
-    MODEL_CHECKS["same-seed"].run(*subject())
-    assert torch.equal(torch.rand(3), expected)
-    assert not torch.are_deterministic_algorithms_enabled()
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_checks_leave_the_global_state_alone(deterministic: bool) -> None:
+    before = torch.are_deterministic_algorithms_enabled()  # a run of another test may have switched it on
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        torch.manual_seed(4)
+        expected = torch.rand(3)
+        torch.manual_seed(4)
+        MODEL_CHECKS["same-seed"].run(*subject())
+        assert torch.equal(torch.rand(3), expected)
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def test_every_check_says_what_it_is() -> None:
