@@ -69,10 +69,12 @@ class Dimension:
         assert self.high is not None
         if self.whole:
             return trial.suggest_int(self.name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
-        return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
+        return self.decoded(trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log))
 
     def decoded(self, value: Any) -> Any:
-        """A choice from what stands for it in a study."""
+        """What a study's value stands for: a choice, or a point of the grid without the rounding of three times 0.1."""
+        if self.step is not None and isinstance(value, float):
+            return round(value, 12)
         for choice in self.choices or ():
             if same(encoded(choice), value):
                 return choice

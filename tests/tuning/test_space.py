@@ -249,3 +249,12 @@ def test_true_is_not_one() -> None:
 def test_a_run_takes_what_a_trial_was_told(run: RunRequest) -> None:
     chosen = {**drawn(space_of(plan(run)), 1)[0], "breaks": ""}
     assert run_once(replace(run, settings=chosen)).status == "done"
+
+
+def test_a_point_of_a_grid_has_no_rounding_of_sums() -> None:
+    """3 * 0.1 is 0.30000000000000004, which no settings file or record should hold."""
+    rate = Dimension("rate", "model", start=0.3, low=0.0, high=0.7, step=0.1)
+    assert rate.decoded(3 * 0.1) == 0.3
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    values = {rate.suggest(study.ask()) for _ in range(60)}
+    assert values == {0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7}
