@@ -301,13 +301,10 @@ def _expect_success(studies: Sequence[optuna.Study]) -> None:
 
 def as_answer(study: optuna.Study) -> dict[str, Any]:
     """A study for programs."""
-    from mer_bench.tuning.storages import counted
+    from mer_bench.tuning.storages import once
     from mer_bench.tuning.study import ABOUT, BUDGET
 
-    trials = study.get_trials(deepcopy=False)
-    # A trial that was run again, because its worker was killed, counts once.
-    there = [*counted(trials), *(trial for trial in trials if trial.state.name == "WAITING")]
-    states = [trial.state.name.lower() for trial in there]
+    states = [trial.state.name.lower() for trial in once(study.get_trials(deepcopy=False))]
     return {
         "study": study.study_name,
         "about": study.user_attrs.get(ABOUT),

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mer_bench.errors import RequestError, UnknownNameError
-from mer_bench.tuning.storages import open_storage
+from mer_bench.tuning.storages import once, open_storage, shown, storage_faults
 from mer_bench.tuning.study import ABOUT, BUDGET, default_storage
 
 DEFAULT_OUT = Path("runs")
@@ -23,7 +23,7 @@ class KeptStudy:
     Attributes:
         about: What it is about; see `study.about`.
         budget: Limits of the latest command that worked on it.
-        trials: All of them, in their order, as they were when the study was read.
+        trials: All of them, in their order, as they were when the study was read; one that was run again counts once.
     """
 
     def __init__(self, study: optuna.Study) -> None:
@@ -33,7 +33,7 @@ class KeptStudy:
             raise RequestError(f"the study '{study.study_name}' was not made by mer-bench tune, which cannot read it.")
         self.about: Mapping[str, Any] = told[ABOUT]
         self.budget: Mapping[str, Any] = told.get(BUDGET, {})
-        self.trials: list[FrozenTrial] = study.get_trials(deepcopy=False)
+        self.trials: list[FrozenTrial] = once(study.get_trials(deepcopy=False))
 
     @property
     def name(self) -> str:
@@ -155,7 +155,8 @@ def _open(storage: str | None) -> tuple[list[str], optuna.storages.BaseStorage]:
             f"there are no studies: the file {file} is not there. Where they are kept elsewhere, give --storage."
         )
     opened = open_storage(storage, default)
-    return optuna.get_all_study_names(opened), opened
+    with storage_faults(shown(storage, default), storage):
+        return optuna.get_all_study_names(opened), opened
 
 
 def _file_of(storage: str | None, default: Path) -> Path | None:

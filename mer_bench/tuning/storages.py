@@ -459,7 +459,12 @@ def release(study: optuna.Study, storage: BaseStorage, trial_id: int, retries: i
             again(study, copy.deepcopy(storage.get_trial(trial_id)))
 
 
-def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that count towards a limit: those that were begun, and of one that was run again only the last."""
+def once(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials, and of one that was run again, because its worker was gone, only the last."""
     again = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
-    return [trial for trial in trials if trial.state != TrialState.WAITING and trial.number not in again]
+    return [trial for trial in trials if trial.number not in again]
+
+
+def counted(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that count towards a limit: those that were begun, each once."""
+    return [trial for trial in once(trials) if trial.state != TrialState.WAITING]

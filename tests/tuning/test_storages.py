@@ -215,7 +215,7 @@ def test_a_storage_of_an_unknown_kind() -> None:
     assert "journal:FILE" in str(error)
 
 
-@pytest.mark.parametrize("text", ["postgresql://me:hunter2@host:port/base", "mysql://me:hunter2@[host/base"])
+@pytest.mark.parametrize("text", ["postgresql://me:hunter2@host:port/base", "mysql://me:hunter2@host:3306x/base"])
 def test_a_malformed_url(text: str) -> None:
     error = fault(text)
     assert isinstance(error, RequestError)
