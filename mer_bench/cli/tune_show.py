@@ -261,7 +261,7 @@ def _show_reasons(screen: Screen, kept: KeptStudy) -> None:
         screen.table(
             [Column("trial", number=True), Column("why", narrow="wrap"), Column("settings", narrow="end")],
             rows,
-            title=f"{len(trials)} {word} trials",
+            title=f"{word}: {len(trials)} of {len(kept.trials)} trials",
         )
         if len(trials) > MOST_REASONS:
             screen.line(f"and {len(trials) - MOST_REASONS} more: --json has them all", tone="quiet")

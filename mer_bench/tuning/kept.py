@@ -139,12 +139,12 @@ def find_study(name: str, storage: str | None) -> KeptStudy:
 
 
 def study_names(storage: str | None) -> list[str]:
-    """The studies that are kept somewhere, by name.
+    """Names of the studies that are kept somewhere, sorted.
 
     Raises:
         RequestError: If there is no such storage. StorageError: If it cannot be read.
     """
-    return _open(storage)[0]
+    return sorted(_open(storage)[0])
 
 
 def _open(storage: str | None) -> tuple[list[str], optuna.storages.BaseStorage]:

@@ -26,6 +26,7 @@ from mer_bench.tuning.kept import KeptStudy, seconds_of, settings_of, state_of
 from mer_bench.tuning.summary import (
     budget_text,
     counts_text,
+    evaluation_of,
     importances_of,
     range_text,
     reason_of,
@@ -73,7 +74,7 @@ def page_text(kept: KeptStudy) -> str:
     """
     script = _plotly_script()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", UserWarning)  # experimental parts of Optuna
         body = "\n".join(_sections(kept))
     return Template(_part("page.html")).substitute(
         title=escape(f"Study {kept.name}"),
@@ -142,12 +143,7 @@ def _sections(kept: KeptStudy) -> Iterator[str]:
         else f"<p>No importances: {escape(importances.reason)}</p>",
         [
             one_axis(
-                lambda: draw.plot_param_importances(
-                    kept.study,
-                    evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-                    target=target,
-                    target_name=score,
-                ),
+                lambda: _importances(kept, score),
                 "share of each setting",
             )
         ]
@@ -157,7 +153,7 @@ def _sections(kept: KeptStudy) -> Iterator[str]:
     names = [name for name in kept.about["space"] if any(name in trial.params for trial in kept.ranked)]
     yield _section(
         "Slices",
-        "<p>The score against each setting; a dot is a trial, the darker the later.</p>",
+        "<p>The score against each setting; a dot is a trial, the stronger its colour the later.</p>",
         [
             one_axis(
                 partial(draw.plot_slice, kept.study, params=[name], target=target, target_name=score),
@@ -188,15 +184,9 @@ def _sections(kept: KeptStudy) -> Iterator[str]:
     yield _section(
         "Pruning",
         f"<p>The best dev score so far of each trial, as the {escape(str(kept.about['pruner']))} pruner heard of it. "
-        f"{len(kept.in_state(TrialState.PRUNED))} trials were given up.</p>",
-        [
-            one_axis(
-                lambda: draw.plot_intermediate_values(kept.study),
-                f"{score} of each trial as it went on",
-                tick="yaxis",
-                kind="unnamed",
-            )
-        ]
+        f"{len(kept.in_state(TrialState.PRUNED))} trials were given up; they are "
+        "<span class=given-up>drawn in this colour</span>.</p>",
+        [one_axis(lambda: _pruning(kept, score), f"{score} of each trial as it went on", tick="yaxis", kind="unnamed")]
         if not kept.weighs_cost and any(trial.intermediate_values for trial in kept.trials)
         else [],
     )
@@ -227,6 +217,23 @@ def _in_all(kept: KeptStudy, names: Sequence[str]) -> list[str]:
     """Settings that most complete trials have: those of a condition that seldom held would hide the others."""
     half = len(kept.ranked) / 2
     return [name for name in names if sum(name in trial.params for trial in kept.ranked) > half]
+
+
+def _pruning(kept: KeptStudy, score: str) -> Any:
+    figure = optuna.visualization.plot_intermediate_values(kept.study)
+    given_up = {str(trial.number) for trial in kept.in_state(TrialState.PRUNED)}
+    for trace in figure.data:
+        number = "".join(letter for letter in str(trace.name) if letter.isdigit())
+        trace.meta = {"tone": "--second" if number in given_up else "--first"}
+    unit = "seeds" if kept.about["pruner"] == "wilcoxon" else "epochs"
+    figure.update_layout(xaxis_title=unit, yaxis_title=score if unit == "seeds" else f"{score}, best so far")
+    return figure
+
+
+def _importances(kept: KeptStudy, score: str) -> Any:
+    figure = optuna.visualization.plot_param_importances(kept.study, **evaluation_of(kept), target_name=score)
+    figure.update_layout(xaxis_title="share", yaxis_title=None, showlegend=False)
+    return figure
 
 
 def _cost(kept: KeptStudy, score: str) -> Any:
@@ -270,6 +277,10 @@ def _figure(draw: Callable[[], Any], alone: str, score: str, tick: str = "", kin
     if kind == "small":
         figure.update_layout(yaxis_title=None)
         figure.update_traces(marker_showscale=False)
+    if kind == "broad":
+        for trace in figure.data:
+            if trace.type == "scatter" and trace.mode == "lines" and trace.y:
+                trace.meta = {"share": trace.y[0]}  # its height on the first axis, which is the score's
     return Figure(alone, str(figure.to_json()).replace("<", "\\u003c"), kind)
 
 
@@ -317,7 +328,9 @@ def _best_table(kept: KeptStudy) -> str:
         ]
         for trial in kept.ranked[:MOST_BEST]
     ]
-    return _table(["Trial", "Dev, %", "Seconds", "Epochs", "Parameters", "Settings"], rows, numbers=5)
+    return _table(
+        ["Trial", "Dev, %", "Seconds", "Epochs", "Parameters", "Settings"], rows, numbers=range(5), kind="trials"
+    )
 
 
 def _settings_table(kept: KeptStudy) -> str:
@@ -325,16 +338,16 @@ def _settings_table(kept: KeptStudy) -> str:
     chosen = searched_of(best, kept)
     rows = [
         [
-            value_text(told["start"]),
-            value_text(chosen[name]) if name in chosen else "-",
-            f"{100 * shares[name]:.1f}" if name in shares else "-",
             name,
+            value_text(chosen[name]) if name in chosen else "-",
+            value_text(told["start"]),
+            f"{100 * shares[name]:.1f}" if name in shares else "-",
             range_text(told),
         ]
         for name, told in kept.about["space"].items()
     ]
-    rows.sort(key=lambda row: -shares.get(row[3], -1.0))
-    table = _table(["Start", "Best", "Importance, %", "Setting", "Searched"], rows, numbers=3)
+    rows.sort(key=lambda row: -shares.get(row[0], -1.0))
+    table = _table(["Setting", "Best", "Start", "Importance, %", "Searched"], rows, numbers=range(1, 4))
     start = kept.start
     told = f"<p>Trial {best.number}"
     if start and start.values and start.number != best.number:
@@ -344,7 +357,8 @@ def _settings_table(kept: KeptStudy) -> str:
 
 def _reasons_table(kept: KeptStudy, trials: Sequence[FrozenTrial]) -> str:
     rows = [[str(trial.number), reason_of(trial, kept), settings_line(searched_of(trial, kept))] for trial in trials]
-    return f"<details><summary>{len(rows)} trials</summary>{_table(['Trial', 'Why', 'Settings'], rows, 1)}</details>"
+    table = _table(["Trial", "Why", "Settings"], rows, numbers=range(1))
+    return f"<details><summary>{len(rows)} trials</summary>{table}</details>"
 
 
 def _all_trials(kept: KeptStudy) -> str:
@@ -358,18 +372,23 @@ def _all_trials(kept: KeptStudy) -> str:
         ]
         for trial in kept.trials
     ]
-    table = _table(["Trial", "Dev, %", "Seconds", "State", "Settings"], rows, numbers=3)
+    table = _table(["Trial", "Dev, %", "Seconds", "State", "Settings"], rows, numbers=range(3), kind="trials")
     return f"<details><summary>{len(rows)} trials</summary>{table}</details>"
 
 
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: int) -> str:
-    """A table whose first columns are numbers."""
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], numbers: range, kind: str = "plain") -> str:
+    """A table, in which the columns `numbers` hold numbers.
+
+    Args:
+        kind: Of `trials` the last cell gets a line of its own where the page is narrow.
+    """
 
     def row(cells: Sequence[str], tag: str) -> str:
         return "".join(
-            f"<{tag}{' class=number' if place < numbers else ''}>{escape(cell)}</{tag}>"
+            f"<{tag}{' class=number' if place in numbers else ''}>{escape(cell)}</{tag}>"
             for place, cell in enumerate(cells)
         )
 
+    head = f"<thead><tr>{row(headers, 'th')}</tr></thead>"
     body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in rows)
-    return f'<div class="scroll"><table><thead><tr>{row(headers, "th")}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="scroll"><table class="{kind}">{head}<tbody>{body}</tbody></table></div>'

@@ -31,6 +31,14 @@ class Importances:
     reason: str = ""
 
 
+def evaluation_of(kept: KeptStudy) -> dict[str, Any]:
+    """How importances are evaluated, as Optuna's functions take it: by the score alone, also where cost is weighed."""
+    told: dict[str, Any] = {"evaluator": optuna.importance.PedAnovaImportanceEvaluator()}
+    if kept.weighs_cost:
+        told["target"] = lambda trial: -trial.values[0]  # PED-ANOVA looks for what makes a target low
+    return told
+
+
 def importances_of(kept: KeptStudy) -> Importances:
     """Shares of the settings by PED-ANOVA: what sets the best tenth of the trials apart from the others."""
     complete = kept.in_state(TrialState.COMPLETE)
@@ -39,13 +47,9 @@ def importances_of(kept: KeptStudy) -> Importances:
     if len({trial.values[0] for trial in complete}) == 1:
         return Importances({}, "all complete trials have the same score.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", UserWarning)  # experimental, and what `evaluation_of` takes care of
         try:
-            shares = optuna.importance.get_param_importances(
-                kept.study,
-                evaluator=optuna.importance.PedAnovaImportanceEvaluator(),
-                target=(lambda trial: trial.values[0]) if kept.weighs_cost else None,
-            )
+            shares = optuna.importance.get_param_importances(kept.study, **evaluation_of(kept))
         except (ValueError, RuntimeError) as error:
             return Importances({}, f"Optuna cannot tell: {error}.")
     if not shares or not all(math.isfinite(share) for share in shares.values()):
