@@ -46,7 +46,8 @@ def make_study(
     storage: str | None = None, name: str = "gru.meld", trials: int = 12, costly: bool = False, **changes: Any
 ) -> KeptStudy:
     """A study as `mer-bench tune` leaves it, without the hours."""
-    directions = ["maximize", "minimize"] if costly else ["maximize"]
+    maximize, minimize = optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE
+    directions = [maximize, minimize] if costly else [maximize]
     study = optuna.create_study(study_name=name, storage=storage, directions=directions)
     study.set_user_attr(ABOUT, about(**changes))
     study.set_user_attr(BUDGET, {"trials": 12, "timeout": None})

@@ -7,6 +7,7 @@ import warnings
 
 import optuna
 import pytest
+from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from mer_bench.errors import RequestError
@@ -52,7 +53,7 @@ def test_importances_are_shares_of_the_score_also_where_cost_is_weighed() -> Non
 def test_importances_that_cannot_be_said_have_a_reason() -> None:
     assert importances_of(make_study(trials=3)).reason == "3 complete trials are too few to tell."
     same = make_study(trials=0)
-    widths = {"width": optuna.distributions.IntDistribution(64, 128)}
+    widths: dict[str, BaseDistribution] = {"width": IntDistribution(64, 128)}
     for _ in range(5):
         same.study.add_trial(create_trial(value=0.5, params={"width": 64}, distributions=widths))
     assert importances_of(KeptStudy(same.study)).reason == "all complete trials have the same score."
