@@ -332,6 +332,14 @@ def test_a_server_that_goes_away_is_told_in_one_sentence(tmp_path: Path) -> None
         ask(study)
 
 
+def test_a_password_that_a_driver_repeats_is_not_shown() -> None:
+    with (
+        pytest.raises(StorageError, match=r"hears of \*\*\* for"),
+        storages.storage_faults("here", "mysql://me:hunter2@host/base"),
+    ):
+        raise sqlite3.OperationalError("hears of hunter2 for the first time")
+
+
 def test_faults_of_others_pass() -> None:
     with pytest.raises(ZeroDivisionError), storages.storage_faults("here"):
         _ = 1 / 0
