@@ -42,7 +42,9 @@ def run_best_settings(screen: Screen, study: optuna.Study, request: RunRequest, 
         return []
     if not is_at_rest(study):
         screen.line(
-            "trials are still running elsewhere: the command that ends last runs the best settings", tone="quiet"
+            "trials are still running elsewhere, so that the best settings may change: the command that ends last "
+            "runs them, or this one, given again",
+            tone="quiet",
         )
         return []
     with BestProgress(screen) as listener:

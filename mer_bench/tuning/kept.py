@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mer_bench.errors import RequestError, UnknownNameError
 from mer_bench.tuning.storages import once, open_storage, shown, storage_faults
-from mer_bench.tuning.study import ABOUT, BUDGET, default_storage
+from mer_bench.tuning.study import ABOUT, BUDGET, ENDED, default_storage
 
 DEFAULT_OUT = Path("runs")
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 class KeptStudy:
@@ -97,9 +97,11 @@ class KeptStudy:
         Raises:
             RequestError: If there is none, or it has no score.
         """
-        if not 0 <= number < len(self.trials):
-            raise RequestError(f"the study '{self.name}' has no trial {number}: there are {len(self.trials)}, from 0.")
-        trial = self.trials[number]
+        trial = next((each for each in self.trials if each.number == number), None)
+        if trial is None:
+            raise RequestError(
+                f"the study '{self.name}' has no trial {number}: there are {len(self.trials)}, the first of them 0."
+            )
         if trial.state != TrialState.COMPLETE:
             raise RequestError(f"trial {number} of the study '{self.name}' has no score: it is {state_of(trial)}.")
         return trial
@@ -132,10 +134,11 @@ def find_study(name: str, storage: str | None) -> KeptStudy:
     Raises:
         RequestError: If there is no such storage or study. StorageError: If the storage cannot be read.
     """
-    names, opened = _open(storage)
-    if name not in names:
-        raise UnknownNameError("study", name, names, "mer-bench tune show")
-    return KeptStudy(optuna.load_study(study_name=name, storage=opened))
+    with _opened(storage) as opened:
+        names = optuna.get_all_study_names(opened)
+        if name not in names:
+            raise UnknownNameError("study", name, names, "mer-bench tune show")
+        return KeptStudy(optuna.load_study(study_name=name, storage=opened))
 
 
 def study_names(storage: str | None) -> list[str]:
@@ -144,19 +147,20 @@ def study_names(storage: str | None) -> list[str]:
     Raises:
         RequestError: If there is no such storage. StorageError: If it cannot be read.
     """
-    return sorted(_open(storage)[0])
+    with _opened(storage) as opened:
+        return sorted(optuna.get_all_study_names(opened))
 
 
-def _open(storage: str | None) -> tuple[list[str], optuna.storages.BaseStorage]:
+@contextmanager
+def _opened(storage: str | None) -> Iterator[optuna.storages.BaseStorage]:
     default = default_storage(DEFAULT_OUT)
     file = _file_of(storage, default)
     if file is not None and not file.is_file():  # who only looks makes no empty database
         raise RequestError(
             f"there are no studies: the file {file} is not there. Where they are kept elsewhere, give --storage."
         )
-    opened = open_storage(storage, default)
     with storage_faults(shown(storage, default), storage):
-        return optuna.get_all_study_names(opened), opened
+        yield open_storage(storage, default)
 
 
 def _file_of(storage: str | None, default: Path) -> Path | None:

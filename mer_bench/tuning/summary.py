@@ -69,17 +69,16 @@ def reason_of(trial: FrozenTrial, kept: KeptStudy) -> str:
     kind = trial.user_attrs.get("kind", "")
     told = str(trial.user_attrs.get("reason", "")).strip()
     if not told:
-        return "its worker ended before it did"
+        return "its worker was gone"
     return told if kind in ("", "RunError", "DivergedError", "OutOfMemoryError") else f"{kind}: {told}"
 
 
 def counts_of(kept: KeptStudy) -> dict[str, int]:
     """Trials by their state; those of which there are any."""
     counts: dict[str, int] = {}
-    for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING):
-        found = kept.in_state(state)
-        if found:
-            counts[state_of(found[0])] = len(found)
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING, TrialState.WAITING)
+    for trial in sorted(kept.trials, key=lambda each: states.index(each.state)):
+        counts[state_of(trial)] = counts.get(state_of(trial), 0) + 1
     return counts
 
 

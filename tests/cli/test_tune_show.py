@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import tomllib
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def test_the_best_settings_become_a_file(invoke: Invoke, kept: str, tmp_path: Pa
             ["export", "gru.meld", "--out", "x", "--trial", "4"],
             "trial 4 of the study 'gru.meld' has no score: it is p",
         ),
-        (["export", "gru.meld", "--out", "x", "--trial", "12"], "has no trial 12: there are 12, from 0."),
+        (["export", "gru.meld", "--out", "x", "--trial", "12"], "has no trial 12: there are 12, the first of them 0."),
         (["--trials", "3", "show", "gru.meld"], "--trials stands before 'show', which knows nothing of it"),
         (["--json", "export", "gru.meld", "--out", "x"], "--json stands before 'export'"),
         (["cmath"], "no command is called 'cmath'."),
@@ -107,24 +108,45 @@ def test_the_best_settings_become_a_file(invoke: Invoke, kept: str, tmp_path: Pa
 def test_a_wrong_request_is_answered_with_one_sentence(
     invoke: Invoke, kept: str, tmp_path: Path, words: list[str], told: str
 ) -> None:
-    before = sorted(tmp_path.rglob("*"))
+    before = files(tmp_path)
     result = invoke("tune", *words)
     assert told in result.stderr
     assert result.stderr.count("\n") == 1
     assert result.exit_code in (1, 2)
-    assert sorted(tmp_path.rglob("*")) == before
+    assert files(tmp_path) == before
+
+
+def files(folder: Path) -> list[Path]:
+    """Those below a folder, but for what stands beside a database while it is in use."""
+    return sorted(file for file in folder.rglob("*") if not file.name.endswith(("-wal", "-shm", ".turn")))
+
+
+def rows(file: Path) -> list[str]:
+    with sqlite3.connect(file) as connection:
+        return list(connection.iterdump())
 
 
 def test_looking_changes_nothing(invoke: Invoke, kept: str, tmp_path: Path) -> None:
-    before = (tmp_path / "runs" / "studies.sqlite3").read_bytes()
-    for words in (
-        ["show"],
-        ["show", "gru.meld"],
-        ["show", "gru.meld", "--html", "p"],
-        ["export", "gru.meld", "--out", "o"],
-    ):
-        assert invoke("tune", *words).exit_code == 0
-    assert (tmp_path / "runs" / "studies.sqlite3").read_bytes() == before
+    before = rows(tmp_path / "runs" / "studies.sqlite3")
+    for line in ("show", "show gru.meld", "show gru.meld --html p", "export gru.meld --out o"):
+        assert invoke("tune", *line.split()).exit_code == 0
+    assert rows(tmp_path / "runs" / "studies.sqlite3") == before
+
+
+@pytest.mark.parametrize("words", [["show"], ["show", "x"], ["export", "x", "--out", "o"]])
+def test_a_file_that_is_no_database_is_named(invoke: Invoke, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "notes.txt").write_text("no database at all, but a text of more than a hundred letters" * 9)
+    result = invoke("tune", *words, "--storage", "notes.txt")
+    assert result.stderr.startswith("mer-bench: notes.txt is no SQLite file")
+    assert result.exit_code == 2
+
+
+def test_an_unreachable_server_is_named(invoke: Invoke) -> None:
+    pytest.importorskip("psycopg")
+    result = invoke("tune", "show", "x", "--storage", "postgresql://me:secret@127.0.0.1:1/studies")
+    assert result.exit_code == 1
+    assert "127.0.0.1:1" in result.stderr
+    assert "secret" not in result.stderr
 
 
 def test_a_study_of_somebody_else_is_left_alone(invoke: Invoke, kept: str) -> None:

@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.trial import TrialState, create_trial
 
 from mer_bench.errors import RequestError
+from mer_bench.tuning.best import tuned_of
 from mer_bench.tuning.kept import KeptStudy
 from mer_bench.tuning.summary import (
     budget_text,
@@ -67,7 +68,7 @@ def test_pruned_and_failed_trials_have_reasons() -> None:
     kept.study.add_trial(create_trial(state=TrialState.FAIL))
     again = KeptStudy(kept.study)
     told = [reason_of(trial, again) for trial in again.trials[-2:]]
-    assert told == ["PluginError: no.", "its worker ended before it did"]
+    assert told == ["PluginError: no.", "its worker was gone"]
 
 
 def test_words_for_budget_counts_and_ranges() -> None:
@@ -102,3 +103,24 @@ def test_the_summary_is_json_and_complete() -> None:
 def test_a_study_of_somebody_else_is_refused() -> None:
     with pytest.raises(RequestError, match="'other' was not made by mer-bench tune"):
         KeptStudy(optuna.create_study(study_name="other"))
+
+
+def test_a_trial_that_was_run_again_counts_once() -> None:
+    kept = make_study(trials=3)
+    kept.study.add_trial(create_trial(state=TrialState.FAIL))
+    best = kept.best()
+    kept.study.add_trial(
+        create_trial(
+            values=best.values,
+            params=best.params,
+            distributions=best.distributions,
+            system_attrs={"failed_trial": 3, "retry_history": [3]},
+        )
+    )
+    again = KeptStudy(kept.study)
+    assert len(again.ended) == 4
+    assert counts_text(again) == "4 complete"
+    assert again.complete_trial(4).values == best.values
+    with pytest.raises(RequestError, match="has no trial 3: there are 4, the first of them 0"):
+        again.complete_trial(3)
+    assert tuned_of(again, again.best()).trials == 4
