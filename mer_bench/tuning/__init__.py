@@ -2,5 +2,6 @@
 does not end.
 
 `space` says what is searched, `objective` what a trial is, `study` what a study is about, `storages` where it is
-kept, and `workers` who works on it and for how long. Nothing here is imported before a command needs it.
+kept, `workers` who works on it and for how long, and `team` is several of them on one machine. Nothing here is
+imported before a command needs it.
 """

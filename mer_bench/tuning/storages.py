@@ -157,15 +157,15 @@ def _beating(stale_after: float | None) -> dict[str, Any]:
 
 def _open_sqlite(file: Path, stale_after: float | None) -> SqliteStorage:
     file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists() and file.stat().st_size:  # asked before anything is written, a file beside it included
+        with closing(sqlite3.connect(file, timeout=LOCKED_SECONDS)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and tables.isdisjoint(("studies", "version_info")):  # of which another worker may just have made one
+            raise RequestError(
+                f"{file} is a SQLite file of something else: it has the table '{min(tables)}' and no studies. "
+                "Nothing was changed; choose another file with --storage."
+            )
     with _file_turn(file):
-        if file.exists() and file.stat().st_size:
-            with closing(sqlite3.connect(file, timeout=LOCKED_SECONDS)) as connection:
-                tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if tables and not {"studies", "trials", "version_info"} <= tables:
-                raise RequestError(
-                    f"{file} is a SQLite file of something else: it has the table '{min(tables)}' and no studies. "
-                    "Nothing was changed; choose another file with --storage."
-                )
         return SqliteStorage(file, **_beating(stale_after))
 
 

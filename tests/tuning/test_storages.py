@@ -276,6 +276,7 @@ def test_a_file_that_holds_no_studies(prefix: str, tmp_path: Path) -> None:
     assert isinstance(error, RequestError)
     assert "Nothing was changed" in str(error)
     assert file.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_database_of_something_else(tmp_path: Path) -> None:
@@ -287,6 +288,7 @@ def test_a_database_of_something_else(tmp_path: Path) -> None:
     assert isinstance(error, RequestError)
     assert "'birds'" in str(error)
     assert file.read_bytes() == content
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_file_that_another_program_has_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
