@@ -288,12 +288,24 @@ def _fault(error: BaseException, where: str, text: str | None) -> MerBenchError:
         )
     if any(each in low for each in ("password", "access denied", "authentication", "role ")):
         return RequestError(f"{where} did not let us in: {told}. Check the user and the password in --storage.")
-    if any(each in low for each in ("could not connect", "can't connect", "connection", "resolve", "unavailable")):
+    if _is_away(error) or any(
+        each in low for each in ("could not connect", "can't connect", "connection", "resolve", "unavailable")
+    ):
         return StorageError(
             f"{where} cannot be reached: {told}. What was kept in it is safe; see that the server runs and give the "
             "same command again."
         )
     return StorageError(f"the studies in {where} could not be read or written: {told}.")
+
+
+def _is_away(error: BaseException | None) -> bool:
+    """Whether gRPC says so, whose words for it differ: `Socket closed`, `Connection refused`."""
+    while error is not None:
+        code = getattr(error, "code", None)
+        if callable(code) and getattr(code(), "name", "") in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _root(error: BaseException, text: str | None) -> str:

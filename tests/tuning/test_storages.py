@@ -334,6 +334,20 @@ def test_a_server_that_goes_away_is_told_in_one_sentence(tmp_path: Path) -> None
         ask(study)
 
 
+def test_a_server_that_closes_the_line_is_away() -> None:
+    grpc = pytest.importorskip("grpc")
+
+    class ClosedError(grpc.RpcError):  # type: ignore[misc]
+        def code(self) -> object:
+            return grpc.StatusCode.UNAVAILABLE
+
+        def details(self) -> str:
+            return "Socket closed"
+
+    with pytest.raises(StorageError, match=r"cannot be reached: Socket closed\."), storages.storage_faults("here"):
+        raise ClosedError
+
+
 def test_a_password_that_a_driver_repeats_is_not_shown() -> None:
     with (
         pytest.raises(StorageError, match=r"hears of \*\*\* for"),
