@@ -86,7 +86,9 @@ def test_what_a_study_says_is_text_and_no_markup() -> None:
     text = page_text(make_study(name=EVIL))
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; &lt;/script&gt;" in text
-    assert len(re.findall("<script", text.replace("<\\/script", ""))) >= 9
+    blocks = re.findall(r'<script type="application/json">(.*?)</script>', text)
+    assert len(blocks) == 9
+    assert [block for block in blocks if "<" in block] == []
 
 
 def test_without_plotly_one_sentence_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,6 +124,7 @@ window.onload = () => setTimeout(() => {
     dots: page.querySelectorAll(".plot .point").length,
     paper: inside.getComputedStyle(page.body).backgroundColor,
     inFigure: first && first.style.background,
+    grounds: [...new Set([...page.querySelectorAll(".bglayer .bg")].map((each) => each.style.fill))],
     asked: inside.performance.getEntriesByType("resource").map((each) => each.name),
     clipped: [...page.querySelectorAll("h1, h2, p, dl, figure")].filter(
       (each) => each.getBoundingClientRect().right > inside.innerWidth + 1).length,
@@ -183,6 +186,7 @@ def test_a_browser_shows_it_in_both_themes_on_a_phone_too(
     assert told["plots"] == told["drawn"] == 9
     assert told["dots"] > 50
     assert told["paper"] == told["inFigure"] == paper
+    assert set(told["grounds"]) <= {paper}
 
 
 def test_the_browser_would_see_a_request(browse: Callable[..., dict[str, Any]]) -> None:
