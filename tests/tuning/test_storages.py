@@ -337,7 +337,7 @@ def test_a_server_that_goes_away_is_told_in_one_sentence(tmp_path: Path) -> None
 def test_a_server_that_closes_the_line_is_away() -> None:
     grpc = pytest.importorskip("grpc")
 
-    class ClosedError(grpc.RpcError):  # type: ignore[misc]
+    class ClosedError(grpc.RpcError):  # type: ignore[misc,name-defined]
         def code(self) -> object:
             return grpc.StatusCode.UNAVAILABLE
 
