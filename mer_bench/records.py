@@ -1,4 +1,4 @@
-"""One run as one JSON file: the schema, validated when written and when read.
+"""One run, or one external system's predictions, as one JSON file: the schema, checked when written and read.
 
 Every number in a report traces to one of these. Scores are fractions in [0, 1]. Under a records
 folder only records end in `.json`::
@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mer_bench.atomic import write_atomically
 from mer_bench.errors import RecordError
@@ -290,11 +290,78 @@ class Tuned(RecordPart):
     dev: float
 
 
+def _one_line(text: str) -> str:
+    """Stated texts end in cells of tables: neither a line break nor another letter that cannot be seen."""
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("should be one line of printable text, without blanks around it")
+    return text
+
+
+class External(RecordPart):
+    """Whose predictions these are, where mer-bench did not make them. All but the checksums is stated, not checked.
+
+    Attributes:
+        name: Of the system: a language model, another toolkit, a rating panel. The record's `model` too.
+        selection_rule: How model, prompt, epoch or raters were chosen: `best dev weighted F1`, `zero-shot`, `unknown`.
+        source: Where the system is described: a title, arXiv id, DOI or repository; "" where that was not said.
+        note: What else its submitter says; "".
+        file_sha256: Of the file as it was given.
+        test_split: SHA-256 of what was scored: classes, and id, dialogue, turn, speaker and label of each utterance.
+    """
+
+    name: Name
+    selection_rule: Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_one_line)]
+    source: Annotated[str, Field(max_length=500), AfterValidator(_one_line)] = ""
+    note: Annotated[str, Field(max_length=2000), AfterValidator(_one_line)] = ""
+    file_sha256: Sha256
+    test_split: Sha256
+
+
+EXTERNAL_FEATURES: Final = "external"
+"""Feature set of a system that brought features of its own: `meld/external`."""
+
+
+_OF_EXTERNAL: Final = frozenset(
+    {
+        "schema_version",
+        "kind",
+        "run",
+        "identity",
+        "status",
+        "dataset",
+        "labels",
+        "features",
+        "features_detail",
+        "protocol",
+        "protocol_version",
+        "modalities",
+        "synthetic",
+        "model",
+        "seed",
+        "test",
+        "predictions",
+        "started",
+        "version",
+        "external",
+    }
+)
+"""Fields of a record of kind `external`; in it every other one is empty."""
+
+
 class Record(RecordPart):
     """One run: one model, settings, dataset, label set, feature set, protocol, modalities, seed.
 
+    Or, of kind `external`, predictions that some other system made and mer-bench scored. What nobody measured is
+    null or empty there and never made up: model_version, settings, training, options, curve, selection, dev, cost,
+    machine. Such a system used features of its own, so that its feature set is `<dataset>/external`: a table has
+    rows of one feature set, and its rows stand with others of that kind alone. Only where its submitter
+    states that it read a feature set of the dataset does that stand in `features`, with the checksums of the store
+    in `features_detail`; then it is ranked with the runs that read the same.
+
     Attributes:
         run: Name of the run and of its files. identity: SHA-256 of all that decides its result.
+        features_detail: None for features that mer-bench does not know.
+        seed: Of external predictions a number that tells several runs of the same system apart.
         dataset, labels, features, protocol: Ids; the last three as `meld/emotion`.
         modalities: In the order in which the model got them.
         model_code: None for a model of mer-bench itself, whose code `version` and `model_version` name.
@@ -310,25 +377,29 @@ class Record(RecordPart):
             `test` of each fold are under that condition, `run` and `identity` are its own, and all the rest is
             that of the run whose model it is, dev in its complete form included.
         tuned: The study that chose the settings; None: they are the card's, or somebody's own.
+        external: Whose predictions these are; None for a run. Under a protocol with folds those of all folds are
+            scored together, and `folds` is empty.
     """
 
-    left_out_if_empty: ClassVar[frozenset[str]] = frozenset({"folds", "test_condition", "model_code", "tuned"})
+    left_out_if_empty: ClassVar[frozenset[str]] = frozenset(
+        {"folds", "test_condition", "model_code", "tuned", "external"}
+    )
 
     schema_version: Literal[1] = SCHEMA
-    kind: Literal["run"] = "run"
+    kind: Literal["run", "external"] = "run"
     run: Name
     identity: Sha256
     status: Literal["done", "failed"]
     dataset: Name
     labels: FullId
     features: FullId
-    features_detail: Features
+    features_detail: Features | None
     protocol: FullId
     protocol_version: int
     modalities: tuple[str, ...]
     synthetic: bool
     model: Name
-    model_version: int
+    model_version: int | None
     seed: int
     settings: dict[str, Any]
     training: dict[str, Any]
@@ -338,8 +409,8 @@ class Record(RecordPart):
     dev: Scores | None
     test: Scores | None
     predictions: PredictionsFile | None
-    cost: Cost
-    machine: Machine
+    cost: Cost | None
+    machine: Machine | None
     failure: Failure | None = None
     started: str
     version: str
@@ -347,12 +418,25 @@ class Record(RecordPart):
     test_condition: Condition | None = None
     model_code: ModelCode | None = None
     tuned: Tuned | None = None
+    external: External | None = None
+
+    @property
+    def sources(self) -> str:
+        """SHA-256 of what is the same for all that may stand in one table: the features' sources, or the test split."""
+        if self.features_detail is not None:
+            return self.features_detail.sources
+        assert self.external is not None  # _parts_agree
+        return self.external.test_split
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Record:
         for name in ("labels", "features", "protocol"):
             if getattr(self, name).split("/")[0] != self.dataset:
                 raise ValueError(f"{name} is {getattr(self, name)}, which is not of the dataset {self.dataset}")
+        if self.kind == "external":
+            self._check_external()
+            return self
+        self._check_run()
         if self.test_condition:
             self._check_condition(self.test_condition)
         if self.status == "failed":
@@ -369,6 +453,28 @@ class Record(RecordPart):
         if self.folds and self.test:
             self._check_folds(self.test)
         return self
+
+    def _check_run(self) -> None:
+        if self.external is not None:
+            raise ValueError("external is there, but kind is run")
+        for name in ("features_detail", "model_version", "cost", "machine"):
+            if getattr(self, name) is None:
+                raise ValueError(f"a run has {name}")
+
+    def _check_external(self) -> None:
+        if self.external is None or self.external.name != self.model:
+            raise ValueError("a record of kind external has external, whose name is the model")
+        if self.status != "done" or self.test is None or self.predictions is None:
+            raise ValueError("a record of kind external is done, and has test scores and predictions")
+        for name in Record.model_fields:  # what a later version adds to a run included
+            if name not in _OF_EXTERNAL and getattr(self, name) not in (None, [], {}):
+                raise ValueError(f"{name} is of a run, and not known of external predictions")
+        if (self.features_detail is None) != (self.features == f"{self.dataset}/{EXTERNAL_FEATURES}"):
+            raise ValueError(f"features_detail is there exactly where features are not {EXTERNAL_FEATURES}")
+        if not self.modalities:
+            raise ValueError("modalities should say what the system was given")
+        if self.predictions.utterances < self.test.utterances:
+            raise ValueError("test scores more utterances than the predictions have")
 
     def _check_condition(self, condition: Condition) -> None:
         foreign = [name for name in condition.present if name not in self.modalities]

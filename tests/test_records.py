@@ -18,6 +18,7 @@ from mer_bench.records import (
     Condition,
     Cost,
     Epoch,
+    External,
     Failure,
     Features,
     Fold,
@@ -243,6 +244,72 @@ class TestFolds:
         assert files
         for file in files[:: max(1, len(files) // 12)]:
             assert record_text(read_record(file)) == file.read_text(encoding="utf-8")
+
+
+STATED = External(name="gru", selection_rule="zero-shot", file_sha256="d" * 64, test_split="f" * 64)
+
+
+def external(**changes: Any) -> Record:
+    """A record of predictions that some other system made, with features of its own."""
+    nothing: dict[str, Any] = dict.fromkeys(("features_detail", "model_version", "selection", "dev", "cost", "machine"))
+    nothing |= {"settings": {}, "training": {}, "options": {}, "curve": []}
+    return record(**{**nothing, "kind": "external", "features": "meld/external", "external": STATED} | changes)
+
+
+class TestExternal:
+    def test_what_is_written_is_read_and_scored_again(self, tmp_path: Path) -> None:
+        checksum = write_predictions(tmp_path / "gru-s0.predictions.npz", predictions())
+        stored = PredictionsFile(file="gru-s0.predictions.npz", sha256=checksum, utterances=120)
+        write_record(tmp_path / "gru-s0.json", external(predictions=stored))
+        assert read_record(tmp_path / "gru-s0.json") == external(predictions=stored)
+        assert rescore(tmp_path / "gru-s0.json") == score(predictions())
+
+    def test_what_makes_rows_comparable(self) -> None:
+        assert external().sources == STATED.test_split
+        stated = external(features="meld/transcripts", features_detail=record().features_detail)
+        assert stated.sources == record().sources == "b" * 64
+
+    def test_a_run_writes_nothing_of_it(self) -> None:
+        assert "external" not in json.loads(record_text(record()))
+
+    @pytest.mark.parametrize(
+        ("changes", "says"),
+        [
+            ({"kind": "run"}, "external is there, but kind is run"),
+            ({"external": None}, "whose name is the model"),
+            ({"model": "lstm"}, "whose name is the model"),
+            ({"settings": {"width": 1}}, "settings is of a run"),
+            ({"curve": record().curve}, "curve is of a run"),
+            ({"dev": record().dev}, "dev is of a run"),
+            ({"selection": record().selection}, "selection is of a run"),
+            ({"cost": record().cost}, "cost is of a run"),
+            ({"machine": record().machine}, "machine is of a run"),
+            ({"model_version": 1}, "model_version is of a run"),
+            ({"test": None}, "is done, and has test scores"),
+            ({"predictions": None}, "is done, and has test scores"),
+            ({"status": "failed"}, "is done, and has test scores"),
+            ({"features_detail": record().features_detail}, "features_detail is there exactly where"),
+            ({"features": "meld/transcripts"}, "features_detail is there exactly where"),
+            ({"modalities": ()}, "what the system was given"),
+            ({"predictions": PredictionsFile(file="a", sha256="0" * 64, utterances=9)}, "more utterances than"),
+        ],
+    )
+    def test_what_contradicts_itself_is_refused(self, changes: dict[str, Any], says: str) -> None:
+        with pytest.raises(ValidationError, match=says):
+            external(**changes)
+
+    @pytest.mark.parametrize("name", ["features_detail", "model_version", "cost", "machine"])
+    def test_a_run_knows_what_it_took(self, name: str) -> None:
+        with pytest.raises(ValidationError, match=f"a run has {name}"):
+            record(None, "0" * 64, **{name: None})
+
+    @pytest.mark.parametrize("text", ["two\nlines", " blanks ", "\u202eright to left", "a\x1b[31m"])
+    def test_stated_texts_are_one_line(self, text: str) -> None:
+        for field in ("selection_rule", "source", "note"):
+            with pytest.raises(ValidationError, match="one line"):
+                External.model_validate(STATED.model_dump() | {field: text})
+        with pytest.raises(ValidationError, match="at least 1"):
+            External.model_validate(STATED.model_dump() | {"selection_rule": ""})
 
 
 class TestWriting:

@@ -109,10 +109,9 @@ class ProgressListener(Listener):
             chosen = f"{len(record.folds)} folds, {told}"
         else:
             return
-        self._screen.line(
-            f"{record.model} on {record.dataset}, seed {record.seed}: {chosen}, "
-            f"{duration_text(record.cost.wall_seconds)}, {record.cost.memory_bytes / 1e9:.2f} GB"
-        )
+        cost = record.cost
+        taken = f", {duration_text(cost.wall_seconds)}, {cost.memory_bytes / 1e9:.2f} GB" if cost else ""
+        self._screen.line(f"{record.model} on {record.dataset}, seed {record.seed}: {chosen}{taken}")
 
     def _end_bar(self) -> None:
         if self._bar:

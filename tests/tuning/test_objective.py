@@ -85,6 +85,7 @@ def test_a_trial_trains_as_a_run_with_its_settings_does(run: RunRequest) -> None
         records = [run_once(replace(run, settings=settings, seed=seed)) for seed in (0, 1)]
         assert [record.selection.score for record in records if record.selection] == scores
         assert each.value == pytest.approx(statistics.fmean(scores))
+        assert records[0].cost is not None
         assert each.user_attrs["parameters"] == records[0].cost.parameters
         assert each.user_attrs["epochs"] == sum(len(record.curve) for record in records)
         assert 0 < each.user_attrs["seconds"] < 60
