@@ -34,6 +34,27 @@ def run(model: str, dataset: str, **options: Any) -> Record:
     return runner.run(runner.RunRequest(model=model, dataset=dataset, **options))
 
 
+def score(predictions: Path | str, dataset: str, name: str, selection: str, **options: Any) -> Record:
+    """Score what some other system predicted, and write a record of kind `external`; the same as `mer-bench score`.
+
+    Args:
+        predictions: A CSV, JSONL or Parquet file of utterance ids with labels or class scores.
+        dataset: Name as `mer-bench list` shows it.
+        name: Of the system.
+        selection: How model, prompt or epoch were chosen; shown as stated. `zero-shot` and `unknown` are answers.
+        options: Any field of `mer_bench.external.ScoreRequest`: `modalities`, `labels`, `source`, `seed`, `out`, ...
+
+    Raises:
+        RequestError: If the request or the file is wrong, or data are missing.
+        StorageError: If the record could not be written.
+    """
+    from pathlib import Path
+
+    from mer_bench import external
+
+    return external.score(external.ScoreRequest(Path(predictions), dataset, name, selection, **options)).record
+
+
 def add_plugin(path: Path | str) -> tuple[str, ...]:
     """Take a model of your own without installing it; the same as `--plugin PATH` on the command line.
 

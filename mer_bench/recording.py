@@ -116,43 +116,21 @@ class Recording:
         Raises:
             StorageError: If something could not be written.
         """
-        from safetensors.torch import save
+        content = None
+        if weights is not None:
+            from safetensors.torch import save
 
-        from mer_bench.metrics import count_dialogues
-        from mer_bench.predictions import read_outcomes, write_predictions
-        from mer_bench.records import write_record
-
-        outcomes: Predictions | DialogueCounts = test
-        files = [predictions_file(self.folder, self.name)]
-        if not self.plan.dataset_card.redistribute:
-            outcomes = count_dialogues(test)
-            if self.plan.request.keep_predictions:
-                files.insert(0, private_file(self.folder, self.name))
-        *private, predictions = files
-        model, document = self.weights, self.file
-        # In the order in which they take their names: the record last.
-        files += [document] if weights is None else [model, document]
-        staged = {file: temporary_beside(file) for file in files}
+            content = save(dict(weights))
         with self._writing():
-            try:
-                for file in private:
-                    write_predictions(staged[file], test)
-                checksum = write_predictions(staged[predictions], outcomes)
-                stored = read_outcomes(staged[predictions])
-                if weights is not None:
-                    write_atomically(staged[model], save(dict(weights)))
-                told = PredictionsFile(file=predictions.name, sha256=checksum, utterances=stored.utterances)
-                record = describe(stored, told)
-                write_record(staged[document], record)
-                # An older record of the same run goes first: a kill in between leaves no record, never a
-                # record beside another run's predictions.
-                document.unlink(missing_ok=True)
-                for file, new in staged.items():
-                    new.replace(file)
-            finally:
-                for new in staged.values():
-                    new.unlink(missing_ok=True)
-        return record
+            return write_result(
+                self.folder,
+                self.name,
+                test,
+                describe,
+                weights=content,
+                redistribute=self.plan.dataset_card.redistribute,
+                keep_predictions=self.plan.request.keep_predictions,
+            )
 
     def write_failure(self, record: Record) -> None:
         """Write the record of a failed run, unless a result is there: a failed repeat never replaces one.
@@ -206,13 +184,8 @@ class Recording:
         return before.tuned if before.identity == self.identity else None
 
     def features(self, stores: Sequence[Store]) -> Features:
-        """Of one store its own; of several both checksums are over theirs, and the widths are the first one's."""
-        manifests = [store.manifest for store in stores]
-        return Features(
-            sources=_joined([manifest.sources_checksum for manifest in manifests]),
-            store=_joined([manifest.store_checksum for manifest in manifests]),
-            widths={name: stores[0].widths[name] for name in self.plan.modalities},
-        )
+        """Which feature stores were read."""
+        return features_of(stores, self.plan.modalities)
 
     def _identity(self) -> str:
         """SHA-256 of everything that decides the result; neither the machine nor its thread count."""
@@ -241,6 +214,76 @@ class Recording:
 
     def _writing(self) -> AbstractContextManager[None]:
         return storage_errors(f"write records to {self.plan.request.out}")
+
+
+def write_result(
+    folder: Path,
+    name: str,
+    test: Predictions,
+    describe: Callable[[Predictions | DialogueCounts, PredictionsFile], Record],
+    *,
+    weights: bytes | None = None,
+    redistribute: bool,
+    keep_predictions: bool = False,
+) -> Record:
+    """Write predictions, weights and record, the record last: a kill leaves all of them or no record.
+
+    Args:
+        name: Of the run, and the start of its files' names. folder: Where they lie; it is there.
+        test: What was predicted on the test split.
+        describe: The record with these predictions, as they are stored: their log-probabilities are rounded, and
+            where the corpus forbids labels of utterances they are counts by dialogue.
+        weights: Content of the weights' file; None where there are none.
+        redistribute: Whether labels of utterances may be passed on. keep_predictions: Where they may not be, write
+            them to a private file.
+
+    Raises:
+        RecordError: If what was described is no valid record. OSError, StorageError: If something cannot be written.
+    """
+    from mer_bench.metrics import count_dialogues
+    from mer_bench.predictions import read_outcomes, write_predictions
+    from mer_bench.records import write_record
+
+    outcomes: Predictions | DialogueCounts = test
+    files = [predictions_file(folder, name)]
+    if not redistribute:
+        outcomes = count_dialogues(test)
+        if keep_predictions:
+            files.insert(0, private_file(folder, name))
+    *private, predictions = files
+    model, document = weights_file(folder, name), record_file(folder, name)
+    # In the order in which they take their names: the record last.
+    files += [document] if weights is None else [model, document]
+    staged = {file: temporary_beside(file) for file in files}
+    try:
+        for file in private:
+            write_predictions(staged[file], test)
+        checksum = write_predictions(staged[predictions], outcomes)
+        stored = read_outcomes(staged[predictions])
+        if weights is not None:
+            write_atomically(staged[model], weights)
+        told = PredictionsFile(file=predictions.name, sha256=checksum, utterances=stored.utterances)
+        record = describe(stored, told)
+        write_record(staged[document], record)
+        # An older record of the same run goes first: a kill in between leaves no record, never a
+        # record beside another run's predictions.
+        document.unlink(missing_ok=True)
+        for file, new in staged.items():
+            new.replace(file)
+    finally:
+        for new in staged.values():
+            new.unlink(missing_ok=True)
+    return record
+
+
+def features_of(stores: Sequence[Store], modalities: Sequence[str]) -> Features:
+    """Of one store its own; of several both checksums are over theirs, and the widths are the first one's."""
+    manifests = [store.manifest for store in stores]
+    return Features(
+        sources=_joined([manifest.sources_checksum for manifest in manifests]),
+        store=_joined([manifest.store_checksum for manifest in manifests]),
+        widths={name: stores[0].widths[name] for name in modalities},
+    )
 
 
 def check_writable(out: Path) -> None:

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("api", "request"),
     ("own",),
     ("trainer", "checkpoint", "recording"),
-    ("runner",),
+    ("runner", "external"),
     ("tuning", "sweep", "ablation", "trackers", "testing"),
     ("templates",),
     ("cli",),
@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 LAYER = {room: index for index, layer in enumerate(LAYERS) for room in layer}
 
 WITHOUT_TORCH = {"errors", "atomic", "config", "cards", "records", "predictions", "registry", "metrics", "locations"}
-WITHOUT_TORCH |= {"model_settings", "plugin_files", "statistics", "leaderboard"}
+WITHOUT_TORCH |= {"model_settings", "plugin_files", "statistics", "leaderboard", "external"}
 """Rooms that list, score and rank: they must work, and be quick, where no torch is imported."""
 
 WITHOUT_DATA = {"statistics", "leaderboard"}

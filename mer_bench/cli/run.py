@@ -181,13 +181,15 @@ def show_scores(screen: Screen, record: Record) -> None:
         return
     several_folds = f" of all {len(record.folds)} folds" if record.folds else ""
     test, dev = record.test, record.dev
+    # External predictions are of test alone.
+    splits = {"test": test} if dev is None else {"dev": dev, "test": test}
     rows = [
-        [metric.title, percent(_value(value, dev, name)), percent(_value(value, test, name))]
+        [metric.title, *(percent(_value(value, scores, name)) for scores in splits.values())]
         for name, metric in METRICS.items()
     ]
     screen.line()
     screen.table(
-        [Column("in percent"), Column("dev", number=True), Column("test", number=True)],
+        [Column("in percent"), *(Column(split, number=True) for split in splits)],
         rows,
         title=f"{record.model} on {_where(record)}, seed {record.seed}, test{several_folds}: "
         f"{test.utterances} utterances",

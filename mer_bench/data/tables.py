@@ -12,6 +12,9 @@ from pathlib import Path
 
 from mer_bench.errors import DataError, MissingDataError, nearest_names
 
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
+"""What may stand between two values, and what it is called."""
+
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 
@@ -102,7 +105,7 @@ class Table:
         return DataError(f"{self.file}, line {self.lines[row]}, column {column}: {what}{end}")
 
 
-def read_table(file: Path, columns: Sequence[str], encoding: str = "utf-8") -> Table:
+def read_table(file: Path, columns: Sequence[str], encoding: str = "utf-8", delimiter: str = ",") -> Table:
     """Read a csv file whose first line names its columns.
 
     Args:
@@ -113,7 +116,7 @@ def read_table(file: Path, columns: Sequence[str], encoding: str = "utf-8") -> T
         DataError: If it is empty, cut off, wrongly encoded, or not a table of those columns; names the line, and
             the column where one is at fault.
     """
-    rows, lines = _parsed(file, encoding)
+    rows, lines = _parsed(file, encoding, delimiter)
     header = tuple(name.strip() for name in rows[0])
     for name in columns:
         if name not in header:
@@ -133,7 +136,7 @@ def read_table(file: Path, columns: Sequence[str], encoding: str = "utf-8") -> T
         if len(row) > len(header):
             raise DataError(
                 f"{file}, line {line}: there are {len(row)} values, but the header has {len(header)} columns. "
-                "A value with a comma in it must stand in double quotes."
+                f"A value with a {DELIMITERS.get(delimiter, delimiter)} in it must stand in double quotes."
             )
     return Table(file, header, rows[1:], lines[1:])
 
@@ -158,12 +161,12 @@ def read_rows(file: Path, columns: Sequence[str], encoding: str = "utf-8") -> Ta
     return Table(file, tuple(columns), rows, lines)
 
 
-def _parsed(file: Path, encoding: str) -> tuple[list[list[str]], list[int]]:
+def _parsed(file: Path, encoding: str, delimiter: str = ",") -> tuple[list[list[str]], list[int]]:
     """Every line of a csv file that has something on it, and where it begins."""
     text = read_text(file, encoding, _column_at)
     if not text.strip():
         raise DataError(f"{file} is empty.")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[list[str]] = []
     lines: list[int] = []
     begins = 1
