@@ -27,7 +27,7 @@ def test_from_a_template_to_a_record(chat: Invoke, tmp_path: Path) -> None:
     said = chat("score", "--dataset", "chat", "--template", "answers.csv")
     assert said.exit_code == 0
     assert said.stdout == (
-        "15 ids of the test split of chat/official; fill in label, or a score for each class\ntemplate: answers.csv\n"
+        "11 ids of the test split of chat/official; fill in label, or a score for each class\ntemplate: answers.csv\n"
     )
     file = tmp_path / "answers.csv"
     file.write_text(file.read_text().replace(",,,,", ",glad,,,"))
@@ -35,7 +35,7 @@ def test_from_a_template_to_a_record(chat: Invoke, tmp_path: Path) -> None:
     assert said.exit_code == 0, said.stderr
     (record,) = (tmp_path / "out" / "chat" / "my-llm").glob("*.json")
     assert said.stdout.endswith(f"record: {record.relative_to(tmp_path)}\n")
-    assert "my-llm on chat/external, mood, text, seed 0, test: 15 utterances" in said.stdout
+    assert "my-llm on chat/external, mood, text, seed 0, test: 11 utterances" in said.stdout
     assert "selection, as stated  best of [bold]three[/bold]" in said.stdout
     assert "source, as stated     <b>arXiv</b> 1" in said.stdout
     assert "dev" not in said.stdout.split("selection")[0]
@@ -44,7 +44,7 @@ def test_from_a_template_to_a_record(chat: Invoke, tmp_path: Path) -> None:
 
 def test_json(chat: Invoke, tmp_path: Path) -> None:
     said = chat("score", "--dataset", "chat", "--template", "answers.csv", "--json")
-    assert json.loads(said.stdout) == {"file": "answers.csv", "utterances": 15, "classes": ["calm", "glad", "sad"]}
+    assert json.loads(said.stdout) == {"file": "answers.csv", "utterances": 11, "classes": ["calm", "glad", "sad"]}
     file = tmp_path / "answers.csv"
     header, *rows = file.read_text().split()
     file.write_text("\n".join([f"{header},why", *(row.replace(",,,,", ",2,,,,because") for row in rows)]))

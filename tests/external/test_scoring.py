@@ -105,9 +105,9 @@ class TestRecords:
     def test_folds_are_scored_together(self, chats: Path) -> None:
         record = score(request(answers(chats, protocol="crossed"), protocol="chat/crossed")).record
         found = read_predictions(written(record).with_name(f"{record.run}.predictions.npz"))
-        assert len(found.dialogue_names) == 12
+        assert set(found.dialogue_names) == {f"talk{number}" for number in range(12)} - {"talk5"}
         assert record.folds == []
-        with pytest.raises(DataError, match="of the 46 utterances of the test split of chat/crossed have no row"):
+        with pytest.raises(DataError, match="of the 42 utterances of the test split of chat/crossed have no row"):
             score(request(answers(chats), protocol="crossed"))
 
     def test_labels_that_may_not_be_passed_on_are_counted(self, chats: Path) -> None:
@@ -214,6 +214,23 @@ class TestRepeats:
         for changes in ({"seed": 1}, {"name": "other"}, {"modalities": ("audio",)}, {"features": "words"}):
             assert score(request(answers(chats, seed=1), **changes)).record.identity != first.identity
         assert read_record(written(first)) == first
+
+    def test_other_scores_with_the_same_labels_are_other_predictions(self, chats: Path) -> None:
+        rows = list(csv.DictReader(answers(chats).open(encoding="utf-8")))
+        for sure in (0.5, 0.6):
+            lines = [
+                ",".join([row["id"], *(str(sure if row["label"] == name else (1 - sure) / 2) for name in CLASSES)])
+                for row in rows
+            ]
+            (chats / f"{sure}.csv").write_text("\n".join(["id," + ",".join(CLASSES), *lines]))
+        first = score(request(chats / "0.5.csv")).record
+        with pytest.raises(RequestError, match="already holds other predictions"):
+            score(request(chats / "0.6.csv"))
+        other = score(request(chats / "0.6.csv", seed=1)).record
+        assert first.test is not None
+        assert other.test is not None
+        assert first.test.confusion == other.test.confusion
+        assert first.test.calibration_error != other.test.calibration_error
 
     def test_a_damaged_record_beside_it_is_no_hindrance(self, chats: Path) -> None:
         place = chats / "out" / "chat" / "my-llm"
