@@ -147,6 +147,20 @@ class Predictions:
         index = {name: number for number, name in enumerate(self.dialogue_names)}
         return np.fromiter((index[name] for name in self.dialogues), np.int64, len(self.dialogues))
 
+    def with_results(self, predicted: NDArray[np.int16], log_probabilities: NDArray[np.float16] | None) -> Predictions:
+        """Other predictions for the same utterances; only what is new is checked.
+
+        Raises:
+            RecordError: If a class or the log-probabilities are none.
+        """
+        values = _integers("predicted", predicted, (len(self.ids),), (0, len(self.classes) - 1)).astype(np.int16)
+        other = object.__new__(Predictions)
+        # What the cached properties hold depends on the dialogues alone.
+        other.__dict__.update(self.__dict__, predicted=values, log_probabilities=None)
+        if log_probabilities is not None:
+            object.__setattr__(other, "log_probabilities", other._checked(log_probabilities))
+        return other
+
     def _checked(self, given: NDArray[Any]) -> NDArray[np.float16]:
         values = np.asarray(given)
         shape = (len(self.ids), len(self.classes))
@@ -335,7 +349,39 @@ def decode_outcomes(content: bytes) -> Predictions | DialogueCounts:
     Raises:
         RecordError: If they are damaged or foreign.
     """
-    arrays = _unzipped(content)
+    return _decoded(_unzipped(content))
+
+
+class Decoder:
+    """Decodes many files of few test splits: ids, turns and labels that they share are unpacked and checked once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[tuple[str, str, bytes], ...], Predictions] = {}
+
+    def decode(self, content: bytes) -> Predictions | DialogueCounts:
+        """The same as `decode_outcomes`.
+
+        Raises:
+            RecordError: As that.
+        """
+        arrays = _unzipped(content)
+        shared = tuple(
+            (name, f"{array.dtype.str}{array.shape}", array.tobytes())
+            for name, array in arrays.items()
+            if name not in ("predicted", "log_probabilities")
+        )
+        known = self._known.get(shared)
+        if known is None:
+            found = _decoded(arrays)
+            if isinstance(found, Predictions):
+                self._known[shared] = found
+            return found
+        predicted = _take(arrays, "predicted", np.int16, 1)
+        scores = _take(arrays, "log_probabilities", np.float16, 2)
+        return known.with_results(predicted, scores if len(scores) else None)
+
+
+def _decoded(arrays: dict[str, NDArray[Any]]) -> Predictions | DialogueCounts:
     header = _json(arrays, "header")
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise RecordError("its header is not that of mer-bench predictions")

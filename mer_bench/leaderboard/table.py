@@ -134,6 +134,18 @@ class Row(TablePart):
     runs: tuple[Run, ...]
 
 
+class FailedExperiment(TablePart):
+    """An experiment of which no run was done: it has no row, and its reasons are shown all the same.
+
+    Attributes:
+        failed: By seed: the reason.
+    """
+
+    label: str
+    model: str
+    failed: dict[int, str]
+
+
 class Pair(TablePart):
     """A tested pair of rows: each row with the leader and with its neighbour below.
 
@@ -198,6 +210,7 @@ class Table(TablePart):
     resamples: int
     published: tuple[Published, ...]
     missing: tuple[Curve, ...]
+    failed: tuple[FailedExperiment, ...] = ()
 
 
 class AcrossDatasets(TablePart):
@@ -222,8 +235,17 @@ class AcrossDatasets(TablePart):
     wilcoxon_pairs: tuple[tuple[str, str, float], ...]
 
 
+class Unscored(TablePart):
+    """A leaderboard without a row: every run of its key failed. It has no page; the index tells of it."""
+
+    name: str
+    key: Key
+    failed: tuple[FailedExperiment, ...]
+
+
 class Boards(TablePart):
-    """All tables that are built together, and what compares models across them."""
+    """All tables that are built together, in the order of their names, and what compares models across them."""
 
     tables: tuple[Table, ...]
     across: AcrossDatasets | None
+    unscored: tuple[Unscored, ...] = ()
