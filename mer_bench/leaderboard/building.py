@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,6 +41,7 @@ from mer_bench.records import Scores
 DECIMALS = 6
 """Of every computed number: a ten-thousandth of a percent, more than any table prints."""
 
+_LONGEST_NAME = 180
 _Value = TypeVar("_Value")
 
 
@@ -257,7 +259,10 @@ def _plain_name(key: Key) -> str:
     labels, features, protocol = (full.partition("/")[2] for full in (key.labels, key.features, key.protocol))
     version = f"-v{key.protocol_version}" if key.protocol_version != 1 else ""
     parts = [key.dataset, labels, features, f"{protocol}{version}", "-".join(key.modalities)]
-    return ".".join([*parts, *([key.condition] if key.condition else [])])
+    name = ".".join([*parts, *([key.condition] if key.condition else [])])
+    # Becomes the name of files. Nothing checks a record's modalities but that they are texts.
+    safe = re.sub(r"[^A-Za-z0-9._-]", "-", name)
+    return safe if len(safe) <= _LONGEST_NAME else f"{safe[:_LONGEST_NAME]}.{_digest(key)[:8]}"
 
 
 def _digest(key: Key) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ class Entry:
     key: Key
     condition: Condition | None
     model: str
-    model_version: int
+    model_version: int | None
     code: str
     seed: int
     settings: dict[str, Any]
@@ -117,15 +117,18 @@ class Entry:
         )
 
 
-def gather(paths: Sequence[Path] = (RECORDS,), processes: int = 1) -> list[Entry]:
+def gather(
+    paths: Sequence[Path] = (RECORDS,), processes: int = 1, told: Callable[[int, int], None] = lambda done, total: None
+) -> list[Entry]:
     """Read every record at or below the paths, with its predictions, in the order of the runs' identities.
 
     A copy of a record counts once. Where a run failed and the same run was done elsewhere, the latter counts.
 
     Args:
-        paths: Records, and folders that hold them. Hidden files and folders (a run's unfinished work) are passed over.
-        processes: At most so many; a program that asks for more than one is run again by each of them, so that
-            its main part should stand behind `if __name__ == "__main__"`.
+        paths: Records, and folders that hold them. Hidden files and folders (unfinished work) are passed over.
+        processes: At most so many; a program that asks for more than one is run again by each of them, so that its
+            main part should stand behind `if __name__ == "__main__"`.
+        told: Hears how many records were read, of how many.
 
     Raises:
         RequestError: If a path is not there, or there is no record at all.
@@ -133,10 +136,11 @@ def gather(paths: Sequence[Path] = (RECORDS,), processes: int = 1) -> list[Entry
             are of one run; names the file.
     """
     files = find_records(paths)
-    if processes > 1 and len(files) >= FEWEST_FOR_PROCESSES:
-        found = _read_in_processes(files, processes)
-    else:
-        found = Reader().read(files)
+    found: list[Entry] = []
+    several = processes > 1 and len(files) >= FEWEST_FOR_PROCESSES
+    for entries in _read_in_processes(files, processes) if several else map(Reader().read, _chunks(files)):
+        found += entries
+        told(len(found), len(files))
     return _without_copies(found)
 
 
@@ -324,14 +328,16 @@ def key_of(record: Record) -> Key:
         protocol_version=record.protocol_version,
         modalities=(*known, *sorted(name for name in record.modalities if name not in _MODALITIES)),
         condition=record.test_condition.name if record.test_condition else None,
-        sources=record.features_detail.sources,
+        sources=getattr(record, "sources", None) or record.features_detail.sources,
         synthetic=record.synthetic,
     )
 
 
 def _sameness(record: Record) -> str:
     code = None if record.model_code is None else record.model_code.sha256
-    decides = (record.model, record.model_version, code, record.kind, _plain(record.settings), _plain(record.training))
+    stated = str(getattr(getattr(record, "external", None), "selection_rule", ""))
+    settings = (_plain(record.settings), _plain(record.training))
+    decides = (record.model, record.model_version, code, record.kind, stated, settings)
     return hashlib.sha256(repr(decides).encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -344,22 +350,23 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _read_in_processes(files: Sequence[Path], processes: int) -> list[Entry]:
-    chunks = [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
-    found: list[Entry] = []
+def _chunks(files: Sequence[Path]) -> list[Sequence[Path]]:
+    return [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
+
+
+def _read_in_processes(files: Sequence[Path], processes: int) -> Iterator[list[Entry]]:
+    splits: dict[str, Split] = {}
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_begin)
     try:
-        splits: dict[str, Split] = {}
-        for entries in pool.map(_read_chunk, chunks):
+        for entries in pool.map(_read_chunk, _chunks(files)):
             for entry in entries:
                 if entry.split is not None:  # each process has its own; one is enough
                     object.__setattr__(entry, "split", splits.setdefault(entry.split.digest, entry.split))
-            found += entries
+            yield entries
     except BrokenProcessPool:
         raise RunError("a process that read records was ended, perhaps for want of memory.") from None
     finally:
         pool.shutdown(cancel_futures=True)
-    return found
 
 
 def _begin() -> None:
