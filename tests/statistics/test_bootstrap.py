@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from mer_bench.errors import RecordError
 from mer_bench.metrics import count_dialogues, score
 from mer_bench.predictions import DialogueCounts, Predictions
-from mer_bench.statistics import _resampled, _tables, adjust_holm, compare, mean_interval
+from mer_bench.statistics import adjust_holm, compare, mean_interval
+from mer_bench.statistics.bootstrap import Draws
+from mer_bench.statistics.counts import count_runs
 
 CLASSES = ("a", "b", "c")
 
@@ -90,13 +92,16 @@ class TestCompare:
         assert alone.mean == pytest.approx(means[0], abs=1e-12)
 
     def test_repeats_of_a_seed_count_as_one_by_their_mean(self) -> None:
-        experiment = Experiment(5, 40)
+        experiment = Experiment(8, 40)
         first, second = experiment.model(2, 0.5, 1.0), experiment.model(2, 0.5, 0.1)
         once = compare(first, second, resamples=2000)
         twice = compare([run for run in first for _ in range(3)], second, resamples=2000, repeats=3)
         assert twice.seeds == once.seeds == (2, 2)
         assert twice.difference == pytest.approx(once.difference, abs=1e-12)
         assert (twice.low, twice.high) == pytest.approx((once.low, once.high), abs=1e-6)
+        # The same for the second model.
+        back = compare(second, [run for run in first for _ in range(3)], resamples=2000, second_repeats=3)
+        assert (-back.high, -back.low, back.p_value) == pytest.approx((twice.low, twice.high, twice.p_value), abs=1e-9)
         # As runs of their own they would pass for seeds, which tell more than there is.
         assert compare([run for run in first for _ in range(3)], second, resamples=2000).low > once.low
 
@@ -110,7 +115,7 @@ class TestCompare:
     @pytest.mark.parametrize(("repeats", "same_models"), [(2, False), (1, True), (3, True)])
     def test_numbers_of_runs_that_do_not_fit(self, repeats: int, same_models: bool) -> None:
         runs = Experiment(7, 20).model(3, 0.5, 0.1)
-        with pytest.raises(RecordError, match=r"3 runs with . for each seed do not fit 2 runs"):
+        with pytest.raises(RecordError, match=r"3 and 2 runs with . and 1 for each seed do not fit together"):
             compare(runs, runs[:2], resamples=10, repeats=repeats, same_models=same_models)
 
     def test_the_second_against_the_first_is_the_opposite(self) -> None:
@@ -128,14 +133,20 @@ class TestCompare:
         assert compare(first, second, resamples=3000) != compare(first, second, resamples=3000, seed=1)
 
     def test_a_resample_is_the_score_of_the_drawn_dialogues(self) -> None:
-        tables = _tables(Experiment(3, 12).model(2, 0.5, 0.0))
-        found = _resampled([tables], 3, np.random.default_rng(7))[0]
-        picks = np.random.default_rng(7).integers(0, 12, (3, 12))
+        counted = count_runs(Experiment(3, 12).model(2, 0.5, 0.0))
+        draws = Draws(12, 3, seed=7)
+        (scores,) = draws.scores([counted])
+        ((some, weights),) = draws.weights()
+        assert (some, weights.sum(axis=0).tolist()) == (slice(0, 3), [12, 12, 12])
         for row in range(3):
+            drawn = np.repeat(np.arange(12), weights[:, row])
             for seed in range(2):
-                right, predicted, labelled = tables[seed][picks[row]].sum(axis=0).T.astype(float)
+                right, predicted, labelled = (
+                    each[drawn].sum(axis=0).astype(float)
+                    for each in (counted.right[seed], counted.predicted[seed], counted.labelled)
+                )
                 wanted = np.sum(2 * right / (predicted + labelled) * labelled) / labelled.sum()
-                assert found[row, seed] == pytest.approx(wanted, abs=1e-12)
+                assert scores[seed, row] == pytest.approx(wanted, abs=1e-12)
 
     def test_dialogues_are_matched_by_id_and_those_without_labels_left_out(self) -> None:
         experiment = Experiment(4, 30)
