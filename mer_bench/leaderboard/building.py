@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mer_bench.errors import RecordError
+from mer_bench.leaderboard.across import across_tables
 from mer_bench.leaderboard.gathering import Entry
 from mer_bench.leaderboard.standing import Contender, Standing, Standings, stand
 from mer_bench.leaderboard.table import (
@@ -35,7 +36,6 @@ from mer_bench.leaderboard.table import (
     Table,
     Unscored,
 )
-from mer_bench.predictions import DialogueCounts
 from mer_bench.records import Scores
 
 DECIMALS = 6
@@ -141,9 +141,10 @@ def build_boards(entries: Iterable[Entry], wanted: Callable[[Outline], bool] = l
     """
     outlines = outline(entries)
     chosen = [each for each in outlines if wanted(each)]
+    tables = tuple(_table(each, outlines) for each in chosen if each.experiments)
     return Boards(
-        tables=tuple(_table(each, outlines) for each in chosen if each.experiments),
-        across=None,
+        tables=tables,
+        across=across_tables(tables),
         unscored=tuple(
             Unscored(name=each.name, key=each.key, failed=tuple(map(_failed, each.failed)))
             for each in chosen
@@ -302,17 +303,8 @@ def _standings(experiments: Sequence[Experiment]) -> Standings:
 
 
 def _contender(experiment: Experiment) -> Contender:
-    return Contender(experiment.label, tuple(_pooled(group) for group in experiment.by_seed.values()))
-
-
-def _pooled(group: Sequence[Entry]) -> DialogueCounts:
-    """What one seed predicted; under several masks, those of all of them as if each dialogue were so much longer."""
-    counts = group[0].counts()
-    if len(group) == 1:
-        return counts
-    several = np.stack([entry.confusion for entry in group if entry.confusion is not None])
-    confusion = several.sum(axis=0, dtype=np.int32)
-    return DialogueCounts(counts.classes, counts.dialogues, confusion, counts.shift, None)
+    runs = tuple(entry.counts() for group in experiment.by_seed.values() for entry in group)
+    return Contender(experiment.label, runs, len(runs) // len(experiment.by_seed))
 
 
 def _row(experiment: Experiment, standing: Standing | None) -> Row:

@@ -203,6 +203,8 @@ def _across(across: AcrossDatasets) -> list[str]:
     about = [f"Mean rank of the models that have a row in each of {len(across.tables)} leaderboards; 1 is best."]
     if across.friedman_p is not None:
         about.append(f"Friedman's test (Iman and Davenport's F): p {cells.probability(across.friedman_p)}.")
+    if across.verdict:
+        about.append(across.verdict)
     if across.critical_difference is not None:
         about.append(
             f"Models whose mean ranks are further apart than {across.critical_difference:.2f} differ (Nemenyi, 5 %)."

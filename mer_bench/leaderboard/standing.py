@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from mer_bench.leaderboard.table import Pair
 from mer_bench.predictions import DialogueCounts
-from mer_bench.statistics import FEWEST_DIALOGUES, RESAMPLES, adjust_holm, compare, mean_interval
-
-LEVEL = 0.05
+from mer_bench.statistics import RankedRow, rank_rows
 
 
 @dataclass(frozen=True)
@@ -17,11 +15,13 @@ class Contender:
     """A row of a table, before it has a rank.
 
     Attributes:
-        seeds: One each: what was predicted on the same dialogues.
+        runs: What was predicted on the same dialogues, seed by seed.
+        repeats: Runs of each seed, such as under several random masks.
     """
 
     label: str
-    seeds: tuple[DialogueCounts, ...]
+    runs: tuple[DialogueCounts, ...]
+    repeats: int = 1
 
 
 @dataclass(frozen=True)
@@ -45,36 +45,39 @@ class Standings:
 
 
 def stand(contenders: Sequence[Contender]) -> Standings:
-    """Compare each row with the leader and with its neighbour below.
+    """Compare each row with the leader and with its neighbour below; see `statistics.rank_rows`.
 
     Args:
         contenders: Best first.
     """
-    if not contenders or len(contenders[0].seeds[0].dialogues) < FEWEST_DIALOGUES:
-        return Standings((None,) * len(contenders), (), 0)
-    tested = [(0, other) for other in range(1, len(contenders))]
-    tested += [(row, row + 1) for row in range(1, len(contenders) - 1)]
-    found = [compare(contenders[first].seeds, contenders[second].seeds) for first, second in tested]
-    adjusted = adjust_holm([each.p_value for each in found])
-    by_pair = dict(zip(tested, adjusted, strict=True))
-    ranks = [1]
-    for row in range(1, len(contenders)):
-        behind_leader = ranks[-1] == 1 and by_pair[0, row] < LEVEL
-        ranks.append(row + 1 if behind_leader or by_pair[row - 1, row] < LEVEL else ranks[-1])
-    intervals = [mean_interval(each.seeds) for each in contenders]
+    if not contenders:
+        return Standings((), (), 0)
+    found = rank_rows([each.runs for each in contenders], repeats=[each.repeats for each in contenders])
     return Standings(
-        tuple(Standing(each.low, each.high, rank) for each, rank in zip(intervals, ranks, strict=True)),
+        tuple(map(_standing, found.rows)),
         tuple(
             Pair(
-                first=contenders[first].label,
-                second=contenders[second].label,
-                difference=each.difference,
-                low=each.low,
-                high=each.high,
-                p_value=each.p_value,
-                adjusted=by_pair[first, second],
+                first=contenders[pair.first].label,
+                second=contenders[pair.second].label,
+                difference=pair.difference.difference,
+                low=pair.difference.low,
+                high=pair.difference.high,
+                p_value=pair.difference.p_value,
+                adjusted=pair.adjusted,
             )
-            for (first, second), each in zip(tested, found, strict=True)
+            for pair in found.pairs
         ),
-        RESAMPLES,
+        found.resamples,
+    )
+
+
+def _standing(row: RankedRow) -> Standing | None:
+    if row.interval is None or row.rank is None:
+        return None
+    return Standing(
+        low=row.interval.low,
+        high=row.interval.high,
+        rank=row.rank,
+        effect_size=row.effect.size if row.effect else None,
+        superiority=row.effect.superiority if row.effect else None,
     )

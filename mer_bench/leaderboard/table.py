@@ -223,6 +223,7 @@ class AcrossDatasets(TablePart):
         critical_difference: Of Nemenyi's test at 5 %; models further apart in mean rank differ.
         cliques: Models that Nemenyi's test does not separate, as ranges of `models` (first, last).
         wilcoxon_pairs: Holm-corrected p-values of Wilcoxon's signed-rank test, pair by pair.
+        verdict: In words, with the number of datasets that a test without a verdict would need.
     """
 
     tables: tuple[str, ...]
@@ -233,6 +234,7 @@ class AcrossDatasets(TablePart):
     critical_difference: float | None
     cliques: tuple[tuple[int, int], ...]
     wilcoxon_pairs: tuple[tuple[str, str, float], ...]
+    verdict: str = ""
 
 
 class Unscored(TablePart):

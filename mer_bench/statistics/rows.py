@@ -101,8 +101,9 @@ def rank_rows(
     resamples give where no two differ, in units of each pair's interval, and the larger p-value counts.
 
     Walking down, a new rank begins at a row that its neighbour above is told apart from, or, while the rank is the
-    leader's, that the leader is told apart from; a rank is the place of its first row: 1, 1, 3. Rows of one rank are thus neighbours that no test separates; the first and the last of a rank below the leader's
-    were not compared with each other.
+    leader's, that the leader is told apart from; a rank is the place of its first row: 1, 1, 3. Rows of one rank are
+    thus neighbours that no test separates; the first and the last of a rank below the leader's were not compared with
+    each other.
 
     Every number but the corrected p-values and the ranks is the same as of the rows by themselves or by two.
 

@@ -1,0 +1,56 @@
+"""Tables → models over several datasets: one table of each dataset, and the models that have a row in all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mer_bench.leaderboard.table import AcrossDatasets, Row, Table
+from mer_bench.statistics import compare_across
+
+DECIMALS = 6
+
+
+def across_tables(tables: Sequence[Table]) -> AcrossDatasets | None:
+    """Compare models over datasets; None where fewer than two tables share two models.
+
+    Of each dataset the table with the most rows counts, on its complete test split: tables of one dataset tell of the
+    same dialogues and are no further datasets. Of each model its row with the card's settings counts; which row scores
+    best on test does not decide it. Made-up data never count.
+    """
+    chosen = _one_a_dataset(tables)
+    scores = {table.name: _scores(table) for table in chosen}
+    shared = set.intersection(*map(set, scores.values())) if scores else set()
+    if len(chosen) < 2 or len(shared) < 2:
+        return None
+    found = compare_across({name: {model: each[model] for model in shared} for name, each in scores.items()})
+    return AcrossDatasets(
+        tables=found.datasets,
+        models=found.models,
+        ranks=found.ranks,
+        mean_ranks=tuple(round(rank, DECIMALS) for rank in found.mean_ranks),
+        friedman_p=_rounded(found.friedman_p),
+        critical_difference=_rounded(found.critical_difference),
+        cliques=found.cliques,
+        wilcoxon_pairs=tuple((each.first, each.second, round(each.adjusted, DECIMALS)) for each in found.signed),
+        verdict=found.verdict,
+    )
+
+
+def _one_a_dataset(tables: Sequence[Table]) -> list[Table]:
+    best: dict[str, Table] = {}
+    for table in sorted(tables, key=lambda table: (-len(table.rows), table.name)):
+        if table.key.condition is None and not table.key.synthetic:
+            best.setdefault(table.key.dataset, table)
+    return sorted(best.values(), key=lambda table: table.name)
+
+
+def _scores(table: Table) -> dict[str, float]:
+    rows: dict[str, Row] = {}
+    for row in sorted(table.rows, key=lambda row: row.label):
+        if row.setting in ("card settings", "external"):
+            rows.setdefault(row.model, row)
+    return {model: row.weighted_f1.mean for model, row in rows.items()}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, DECIMALS)
