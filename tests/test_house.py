@@ -38,7 +38,7 @@ def promised() -> list[str]:
 def test_every_command_of_the_readme_is_one_that_exists(command: str) -> None:
     words = shlex.split(command)[1:]
     options = [word for word in words if word.startswith("--")]
-    verb = words[: 2 if words[0] in ("data", "new", "tune") and not words[1].startswith("-") else 1]
+    verb = words[: 2 if words[0] in ("data", "leaderboard", "new", "tune") and not words[1].startswith("-") else 1]
     shown = CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert shown.exit_code == 0
     assert [option for option in options if option not in shown.output] == []

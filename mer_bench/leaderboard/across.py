@@ -15,14 +15,13 @@ def across_tables(tables: Sequence[Table]) -> AcrossDatasets | None:
 
     Of each dataset the table with the most rows counts, on its complete test split: tables of one dataset tell of the
     same dialogues and are no further datasets. Of each model its row with the card's settings counts; which row scores
-    best on test does not decide it. Made-up data never count.
+    best on test does not decide it. Made-up data never count. A dataset that few models were run on is left out where
+    it would cost more models than it brings: models times datasets is as large as can be.
     """
-    chosen = _one_a_dataset(tables)
-    scores = {table.name: _scores(table) for table in chosen}
-    shared = set.intersection(*map(set, scores.values())) if scores else set()
-    if len(chosen) < 2 or len(shared) < 2:
+    scores = _shared({table.name: _scores(table) for table in _one_a_dataset(tables)})
+    if not scores:
         return None
-    found = compare_across({name: {model: each[model] for model in shared} for name, each in scores.items()})
+    found = compare_across(scores)
     return AcrossDatasets(
         tables=found.datasets,
         models=found.models,
@@ -42,6 +41,18 @@ def _one_a_dataset(tables: Sequence[Table]) -> list[Table]:
         if table.key.condition is None and not table.key.synthetic:
             best.setdefault(table.key.dataset, table)
     return sorted(best.values(), key=lambda table: table.name)
+
+
+def _shared(scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Of the tables with most models as many as are best taken together, with the models that all of those have."""
+    order = sorted(scores, key=lambda name: (-len(scores[name]), name))
+    best: dict[str, dict[str, float]] = {}
+    for count in range(2, len(order) + 1):
+        names = sorted(order[:count])
+        models = sorted(set.intersection(*(set(scores[name]) for name in names)))
+        if len(models) > 1 and len(models) * count > sum(map(len, best.values())):
+            best = {name: {model: scores[name][model] for model in models} for name in names}
+    return best
 
 
 def _scores(table: Table) -> dict[str, float]:

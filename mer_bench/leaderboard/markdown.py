@@ -201,8 +201,6 @@ def _published(figures: Iterable[Published]) -> str:
 
 def _across(across: AcrossDatasets) -> list[str]:
     about = [f"Mean rank of the models that have a row in each of {len(across.tables)} leaderboards; 1 is best."]
-    if across.friedman_p is not None:
-        about.append(f"Friedman's test (Iman and Davenport's F): p {cells.probability(across.friedman_p)}.")
     if across.verdict:
         about.append(across.verdict)
     if across.critical_difference is not None:

@@ -30,8 +30,8 @@ def predictions(
         classes=CLASSES,
         ids=[f"d{row // 5}_u{row % 5}" for row in range(count)],
         dialogues=[f"d{row // 5}" for row in range(count)],
-        positions=np.arange(count) % 5,
-        speakers=np.arange(count) % 2,
+        positions=np.arange(count, dtype=np.int32) % 5,
+        speakers=np.arange(count, dtype=np.int16) % 2,
         true=true,
         predicted=scores.argmax(axis=1),
         log_probabilities=scores if scored else None,
@@ -85,8 +85,8 @@ def write_run(folder: Path, right: float = 0.6, counts: bool = False, **changes:
         counts: Dialogue counts rather than predictions.
     """
     split = {name: changes.pop(name) for name in ("dialogues", "scored", "split") if name in changes}
-    made: Predictions | DialogueCounts = predictions(right, changes.get("seed", 0), **split)
-    made = count_dialogues(made) if counts else made
+    predicted = predictions(right, changes.get("seed", 0), **split)
+    made = count_dialogues(predicted) if counts else predicted
     told = run_of(made, **changes)
     place = folder / told.dataset / told.model
     assert told.predictions is not None

@@ -78,6 +78,16 @@ class TestRows:
         assert row.weighted_f1.low == pytest.approx(expected.low, abs=2e-6)
         assert row.weighted_f1.high == pytest.approx(expected.high, abs=2e-6)
 
+    def test_the_effect_is_the_leaders_over_the_row(self, tmp_path: Path) -> None:
+        write_run(tmp_path, 0.9, model="best")
+        write_run(tmp_path, 0.4, model="weak")
+        best, weak = table(tmp_path).rows
+        assert (best.effect_size, best.superiority) == (None, None)
+        assert weak.effect_size is not None
+        assert weak.effect_size > 0
+        assert weak.superiority is not None
+        assert 0.5 < weak.superiority <= 1
+
     def test_with_few_dialogues_nothing_is_ranked(self, tmp_path: Path) -> None:
         for model in ("a", "b"):
             write_run(tmp_path, model=model, dialogues=9)
@@ -250,6 +260,46 @@ class TestKeys:
         write_run(tmp_path, model="other", dialogues=13)
         with pytest.raises(RecordError, match=r"were scored on other dialogues \('d12' is not in both\)"):
             boards(tmp_path)
+
+
+class TestAcross:
+    def fill(self, folder: Path, dataset: str, models: str, **changes: Any) -> None:
+        ids = {name: f"{dataset}/{name}" for name in ("labels", "features", "protocol")}
+        for place, model in enumerate(models):
+            write_run(folder, 0.9 - place / 10, model=model, dataset=dataset, **{**ids, **changes})
+
+    def test_one_table_a_dataset_and_models_that_are_in_all(self, tmp_path: Path) -> None:
+        self.fill(tmp_path, "one", "abcd")
+        self.fill(tmp_path, "one", "ab", features="one/others")  # fewer models: the table above speaks for it
+        self.fill(tmp_path, "two", "bac")
+        self.fill(tmp_path, "three", "abc")
+        self.fill(tmp_path, "made-up", "cba", synthetic=True)
+        found = boards(tmp_path).across
+        assert found is not None
+        assert [name.split(".")[:3] for name in found.tables] == [
+            [dataset, "labels", "features"] for dataset in ("one", "three", "two")
+        ]
+        assert found.models == ("a", "b", "c")
+        assert found.ranks == ((1, 1, 2), (2, 2, 1), (3, 3, 3))
+        assert found.mean_ranks == (1.333333, 1.666667, 3.0)
+
+    def test_a_dataset_with_few_models_does_not_cost_the_others(self, tmp_path: Path) -> None:
+        self.fill(tmp_path, "one", "abcdef")
+        self.fill(tmp_path, "two", "abcdef")
+        self.fill(tmp_path, "three", "ab")
+        found = boards(tmp_path).across
+        assert found is not None
+        assert len(found.models) == 6
+        assert len(found.tables) == 2
+
+    def test_a_row_of_own_settings_speaks_for_no_model(self, tmp_path: Path) -> None:
+        self.fill(tmp_path, "one", "ab")
+        self.fill(tmp_path, "two", "ab", settings={"width": 2}, options={"settings": {"width": 2}})
+        assert boards(tmp_path).across is None
+
+    def test_of_one_dataset_there_is_nothing_to_say(self, tmp_path: Path) -> None:
+        self.fill(tmp_path, "one", "abc")
+        assert boards(tmp_path).across is None
 
 
 def masked(mask: int) -> dict[str, Any]:

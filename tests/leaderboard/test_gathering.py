@@ -225,7 +225,7 @@ def kill_yourself(files: Any) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def of(dataset: str) -> dict[str, str]:
+def of(dataset: str) -> dict[str, Any]:
     return {name: f"{dataset}/{name}" for name in ("labels", "features", "protocol")}
 
 

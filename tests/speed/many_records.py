@@ -42,8 +42,8 @@ def frame(dialogues: int, utterances: int) -> Predictions:
         ids=[f"{name}_utt{position}" for name, position in zip(names, positions, strict=True)],
         dialogues=names,
         positions=positions,
-        speakers=rng.integers(0, 3, utterances),
-        true=true,
+        speakers=rng.integers(0, 3, utterances, np.int16),
+        true=true.astype(np.int16),
         predicted=np.zeros(utterances, np.int16),
         log_probabilities=None,
     )
