@@ -52,6 +52,7 @@ def build(
     from mer_bench.cli.console import Screen
     from mer_bench.errors import RequestError
     from mer_bench.leaderboard.building import build_boards
+    from mer_bench.leaderboard.gathering import processes_here
     from mer_bench.leaderboard.writing import write_boards
 
     given = records or [Path(DEFAULT_RECORDS)]
@@ -64,7 +65,7 @@ def build(
             )
     screen = Screen(quiet_output=as_json)
     with _reading(screen, given) as entries:
-        boards = build_boards(entries)
+        boards = build_boards(entries, processes=processes_here())
     files, gone = write_boards(boards, out)
     if as_json:
         screen.answer({"files": files, "removed": gone})

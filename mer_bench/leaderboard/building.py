@@ -20,7 +20,7 @@ import numpy as np
 
 from mer_bench.errors import RecordError
 from mer_bench.leaderboard.across import across_tables
-from mer_bench.leaderboard.gathering import Entry
+from mer_bench.leaderboard.gathering import Entry, in_processes
 from mer_bench.leaderboard.standing import Contender, Standing, Standings, stand
 from mer_bench.leaderboard.table import (
     Boards,
@@ -129,19 +129,24 @@ def outline(entries: Iterable[Entry]) -> tuple[Outline, ...]:
     )
 
 
-def build_boards(entries: Iterable[Entry], wanted: Callable[[Outline], bool] = lambda outline: True) -> Boards:
+def build_boards(
+    entries: Iterable[Entry], wanted: Callable[[Outline], bool] = lambda outline: True, processes: int = 1
+) -> Boards:
     """All tables of some records, and what compares models across them.
 
     Args:
         entries: See `gathering.gather`.
         wanted: Which of the tables; curves of missing modalities come from the others all the same.
+        processes: At most so many test the tables, where that is worth it; see `gathering.gather`.
 
     Raises:
         RecordError: As `outline`.
     """
     outlines = outline(entries)
     chosen = [each for each in outlines if wanted(each)]
-    tables = tuple(_table(each, outlines) for each in chosen if each.experiments)
+    scored = [each for each in chosen if each.experiments]
+    standings = in_processes(_standings, [each.experiments for each in scored], processes, _runs_of(scored))
+    tables = tuple(_table(each, found, outlines) for each, found in zip(scored, standings, strict=True))
     return Boards(
         tables=tables,
         across=across_tables(tables),
@@ -273,11 +278,14 @@ def _digest(key: Key) -> str:
 # --- what the rows say ---
 
 
-def _table(outlined: Outline, others: Sequence[Outline]) -> Table:
+def _runs_of(outlines: Sequence[Outline]) -> int:
+    return sum(len(experiment.done) for each in outlines for experiment in each.experiments)
+
+
+def _table(outlined: Outline, standings: Standings, others: Sequence[Outline]) -> Table:
     experiments = outlined.experiments
     split = experiments[0].done[0].split
     assert split is not None
-    standings = _standings(experiments)
     return Table(
         key=outlined.key,
         name=outlined.name,

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ FEWEST_FOR_PROCESSES = 400
 
 _CHUNK = 50  # records at a time for a process
 _TOLERANCE = 1e-9  # what another machine's arithmetic may differ by; a change by hand is larger
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
 _MODALITIES = ("text", "audio", "visual")
 
 
@@ -137,8 +139,11 @@ def gather(
     """
     files = find_records(paths)
     found: list[Entry] = []
-    several = processes > 1 and len(files) >= FEWEST_FOR_PROCESSES
-    for entries in _read_in_processes(files, processes) if several else map(Reader().read, _chunks(files)):
+    splits: dict[str, Split] = {}
+    for entries in in_processes(_read_chunk, _chunks(files), processes, len(files)):
+        for entry in entries:
+            if entry.split is not None:  # each chunk has its own; one is enough
+                object.__setattr__(entry, "split", splits.setdefault(entry.split.digest, entry.split))
         found += entries
         told(len(found), len(files))
     return _without_copies(found)
@@ -354,17 +359,26 @@ def _chunks(files: Sequence[Path]) -> list[Sequence[Path]]:
     return [files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK)]
 
 
-def _read_in_processes(files: Sequence[Path], processes: int) -> Iterator[list[Entry]]:
-    splits: dict[str, Split] = {}
+def in_processes(
+    work: Callable[[_Given], _Made], given: Sequence[_Given], processes: int, size: int
+) -> Iterator[_Made]:
+    """What a function makes of each of several things, in their order.
+
+    Args:
+        processes: At most so many do it, and this one alone where there is too little to do.
+        size: Records that it is about.
+
+    Raises:
+        RunError: If one of the processes is ended from outside.
+    """
+    if processes == 1 or len(given) < 2 or size < FEWEST_FOR_PROCESSES:
+        yield from map(work, given)
+        return
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_begin)
     try:
-        for entries in pool.map(_read_chunk, _chunks(files)):
-            for entry in entries:
-                if entry.split is not None:  # each process has its own; one is enough
-                    object.__setattr__(entry, "split", splits.setdefault(entry.split.digest, entry.split))
-            yield entries
+        yield from pool.map(work, given)
     except BrokenProcessPool:
-        raise RunError("a process that read records was ended, perhaps for want of memory.") from None
+        raise RunError("a process that worked on the records was ended, perhaps for want of memory.") from None
     finally:
         pool.shutdown(cancel_futures=True)
 

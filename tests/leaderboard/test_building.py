@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mer_bench.errors import RecordError
+from mer_bench.leaderboard import gathering
 from mer_bench.leaderboard.building import build_boards, outline
 from mer_bench.leaderboard.gathering import Entry, gather
 from mer_bench.leaderboard.table import Boards, Row, Table
@@ -382,6 +383,10 @@ class TestReproducible:
         shuffled = list(entries)
         order.shuffle(shuffled)
         assert files_of(build_boards(shuffled)) == files_of(build_boards(entries))
+
+    def test_processes_change_no_byte(self, entries: list[Entry], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(gathering, "FEWEST_FOR_PROCESSES", 1)
+        assert files_of(build_boards(entries, processes=2)) == files_of(build_boards(entries))
 
     def test_place_locale_time_hash_seed_and_threads_change_no_byte(self, tmp_path: Path) -> None:
         for seed in range(3):

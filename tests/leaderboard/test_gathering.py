@@ -212,9 +212,10 @@ class TestProcesses:
             gather([tmp_path], processes=2)
 
     def test_a_process_that_is_killed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        write_run(tmp_path)
+        for seed in range(3):  # of one chunk alone this process would take care itself
+            write_run(tmp_path, seed=seed)
         monkeypatch.setattr(gathering, "_read_chunk", kill_yourself)
-        with pytest.raises(RunError, match="a process that read records was ended"):
+        with pytest.raises(RunError, match="a process that worked on the records was ended"):
             gather([tmp_path], processes=2)
 
 
