@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from playwright.sync_api import Browser
 
 from mer_bench import registry
 from mer_bench.plugin_files import absolute
+from tests.browsing import Visitor, chromium
 
 torch.set_num_threads(1)
 # The tests' own processes must neither see a contributor's data nor his habits.
@@ -28,6 +30,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real corpora are not beside the repository (../shared/data)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium; of a module and not of all tests, since as long as it is open no test can run an event loop."""
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def visitor(browser: Browser, tmp_path: Path) -> Visitor:
+    """Opens pages in Chromium."""
+    return Visitor(browser, tmp_path)
 
 
 @pytest.fixture

@@ -5,20 +5,15 @@ from __future__ import annotations
 import builtins
 import json
 import re
-import shutil
-import subprocess
-import threading
 import warnings
-from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from mer_bench.errors import RequestError
 from mer_bench.tuning.page import page_text, write_page
+from tests.browsing import Visitor
 from tests.studies import EVIL, make_study
 
 
@@ -112,75 +107,32 @@ def test_drawing_warns_of_nothing() -> None:
         page_text(kept)
 
 
-FRAME = """<!doctype html><body style="margin:0">
-<iframe id=page src="page.html" style="width:WIDTHpx;height:800px;border:0"></iframe><pre id=told></pre><script>
-window.onload = () => setTimeout(() => {
-  const inside = document.getElementById("page").contentWindow, page = inside.document;
-  const first = page.querySelector(".plot svg.main-svg");
-  document.getElementById("told").textContent = JSON.stringify({
-    width: page.documentElement.scrollWidth,
-    plots: page.querySelectorAll(".plot").length,
-    drawn: page.querySelectorAll(".plot > .plot-container").length,
-    dots: page.querySelectorAll(".plot .point").length,
-    paper: inside.getComputedStyle(page.body).backgroundColor,
+TOLD = """() => {
+  const first = document.querySelector(".plot svg.main-svg");
+  return {
+    width: document.documentElement.scrollWidth,
+    plots: document.querySelectorAll(".plot").length,
+    drawn: document.querySelectorAll(".plot > .plot-container").length,
+    dots: document.querySelectorAll(".plot .point").length,
+    paper: getComputedStyle(document.body).backgroundColor,
     inFigure: first && first.style.background,
-    grounds: [...new Set([...page.querySelectorAll(".bglayer .bg")].map((each) => each.style.fill))],
-    asked: inside.performance.getEntriesByType("resource").map((each) => each.name),
-    clipped: [...page.querySelectorAll("h1, h2, p, dl, figure")].filter(
-      (each) => each.getBoundingClientRect().right > inside.innerWidth + 1).length,
-  });
-}, 1500);
-</script></body>"""
+    grounds: [...new Set([...document.querySelectorAll(".bglayer .bg")].map((each) => each.style.fill))],
+    clipped: [...document.querySelectorAll("h1, h2, p, dl, figure")].filter(
+      (each) => each.getBoundingClientRect().right > innerWidth + 1).length,
+  };
+}"""
 
 
-@pytest.fixture
-def browse(tmp_path: Path) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Shows `page.html` in a frame of some width, in Chromium, and tells what is there."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed; Debian's package is called chromium")
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "site"))
-    handler.log_message = lambda *_: None  # type: ignore[attr-defined]
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-
-    def show(text: str, width: int, dark: bool = False) -> dict[str, Any]:
-        (tmp_path / "site").mkdir(exist_ok=True)
-        (tmp_path / "site" / "page.html").write_text(text, encoding="utf-8")
-        (tmp_path / "site" / "frame.html").write_text(FRAME.replace("WIDTH", str(width)), encoding="utf-8")
-        answer = subprocess.run(
-            [
-                chromium,
-                *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--enable-logging=stderr"),
-                *("--no-first-run", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1300,900"),
-                f"--blink-settings=preferredColorScheme={0 if dark else 1}",
-                *("--virtual-time-budget=8000", "--dump-dom"),
-                f"http://127.0.0.1:{server.server_address[1]}/frame.html",
-            ],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        found = re.search(r'<pre id="told">(.+?)</pre>', answer.stdout, re.DOTALL)
-        assert found, answer.stderr[-2000:]
-        said = [line for line in answer.stderr.splitlines() if "CONSOLE" in line and "favicon" not in line]
-        told: dict[str, Any] = json.loads(found[1])
-        return told | {"said": said}
-
-    yield show
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.mark.parametrize(("dark", "paper"), [(False, "rgb(255, 255, 255)"), (True, "rgb(18, 22, 29)")])
+@pytest.mark.parametrize(("scheme", "paper"), [("light", "rgb(255, 255, 255)"), ("dark", "rgb(18, 22, 29)")])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_a_browser_shows_it_in_both_themes_on_a_phone_too(
-    browse: Callable[..., dict[str, Any]], width: int, dark: bool, paper: str
+    visitor: Visitor, width: int, scheme: Literal["light", "dark"], paper: str
 ) -> None:
-    told = browse(page_text(make_study()), width, dark)
-    assert told["said"] == []
-    assert told["asked"] == []
+    with visitor.visit(page_text(make_study()), width, scheme) as visit:
+        visit.page.wait_for_function("document.querySelectorAll('.plot > .plot-container').length === 9")
+        visit.settle()
+        told = visit.ask(TOLD)
+    assert (visit.said, visit.asked) == ([], [])
     assert told["width"] <= width
     assert told["clipped"] == 0
     assert told["plots"] == told["drawn"] == 9
@@ -189,10 +141,11 @@ def test_a_browser_shows_it_in_both_themes_on_a_phone_too(
     assert set(told["grounds"]) <= {paper}
 
 
-def test_the_browser_would_see_a_request(browse: Callable[..., dict[str, Any]]) -> None:
-    """What the test above rests on: without the page's own prohibition a picture from elsewhere is seen."""
-    picture = '<img src="other.png"></main>'
-    allowed = re.sub(r"<meta http-equiv=.*\n", "", page_text(make_study(trials=1)))
-    assert len(browse(allowed.replace("</main>", picture), 1200)["asked"]) == 1
-    refused = browse(page_text(make_study(trials=1)).replace("</main>", picture), 1200)
-    assert any("Content Security Policy" in line for line in refused["said"])
+def test_the_browser_would_see_a_request(visitor: Visitor) -> None:
+    """What the test above rests on: without the page's own prohibition a picture from elsewhere is asked for."""
+    text = page_text(make_study(trials=1)).replace("</main>", '<img src="other.png"></main>')
+    with visitor.visit(re.sub(r"<meta http-equiv=.*\n", "", text)) as visit:
+        assert [reason for _, reason in visit.refused] == ["net::ERR_FILE_NOT_FOUND"]
+    with visitor.visit(text) as visit:
+        assert [reason for _, reason in visit.refused] == ["csp"]
+        assert any("Content Security Policy" in line for line in visit.said)

@@ -16,7 +16,7 @@ from string import Template
 
 from mer_bench.leaderboard.page.index import across_section, board_list, headline, unscored_section
 from mer_bench.leaderboard.page.links import FORMATS, address_beside
-from mer_bench.leaderboard.page.markup import data_block, name, section, text
+from mer_bench.leaderboard.page.markup import choice_field, data_block, name, search_field, section, text
 from mer_bench.leaderboard.page.payload import payload_across, payload_of
 from mer_bench.leaderboard.page.scores import column_choice, score_table
 from mer_bench.leaderboard.page.sections import Part, parts_of
@@ -50,7 +50,16 @@ def index_of(boards: Boards) -> str:
         (
             "boards",
             "Leaderboards",
-            section("boards", "Leaderboards", _index_controls(boards) + board_list(boards.tables))
+            section(
+                "boards",
+                "Leaderboards",
+                _controls(
+                    "Filter the leaderboards",
+                    len(boards.tables),
+                    search_field("filter-name", "Leaderboard", "dataset, features or model"),
+                )
+                + board_list(boards.tables),
+            )
             if boards.tables
             else None,
         ),
@@ -162,27 +171,26 @@ def _contents(parts: Sequence[Part]) -> str:
 
 def _ranking(table: Table) -> str:
     ranks = sorted({row.rank for row in table.rows if row.rank is not None})
-    settings = sorted({row.setting for row in table.rows})
-    rank_options = "".join(f'<option value="{rank}">{rank} and better</option>' for rank in ranks)
-    setting_options = "".join(f'<option value="{text(each)}">{text(each)}</option>' for each in settings)
-    controls = (
-        '<div class="controls" role="search" aria-label="Filter the rows">'
-        '<label>Model <input type="search" id="filter-name" placeholder="any part of the name" '
-        'autocomplete="off"></label>'
-        f'<label>Settings <select id="filter-setting"><option value="">all</option>{setting_options}</select></label>'
-        f'<label>Rank <select id="filter-rank"><option value="">all</option>{rank_options}</select></label>'
-        f'<button type="button" id="reset">Reset</button>{column_choice(table)}'
-        f'<p id="shown" role="status" aria-live="polite">{counted(len(table.rows), "row")}</p></div>'
+    controls = _controls(
+        "Filter the rows",
+        len(table.rows),
+        search_field("filter-name", "Model", "any part of the name"),
+        choice_field("filter-setting", "Settings", [("", "all"), *((each, each) for each in _settings(table))]),
+        choice_field("filter-rank", "Rank", [("", "all"), *((str(rank), f"{rank} and better") for rank in ranks)]),
+        more=column_choice(table),
     )
     return section("ranking", "Ranking", controls + score_table(table))
 
 
-def _index_controls(boards: Boards) -> str:
+def _settings(table: Table) -> list[str]:
+    return sorted({row.setting for row in table.rows})
+
+
+def _controls(label: str, rows: int, *fields: str, more: str = "") -> str:
     return (
-        '<div class="controls" role="search" aria-label="Filter the leaderboards">'
-        '<label>Leaderboard <input type="search" id="filter-name" placeholder="dataset, features or model" '
-        'autocomplete="off"></label><button type="button" id="reset">Reset</button>'
-        f'<p id="shown" role="status" aria-live="polite">{counted(len(boards.tables), "row")}</p></div>'
+        f'<div class="controls" role="search" aria-label="{text(label)}">{"".join(fields)}'
+        f'<button type="button" id="reset">Reset</button>{more}'
+        f'<p id="shown" role="status" aria-live="polite">{counted(rows, "row")}</p></div>'
     )
 
 

@@ -50,10 +50,16 @@ function front(points) {
   return found;
 }
 
-// Labels that overlap no other label: those of the front first, then the others from the best.
+// Labels that overlap no dot and no other label: those of the front first, then the others from the best.
 function placed(points, first, plot, width) {
   const [x, y] = [plot.scale("x").apply, plot.scale("y").apply];
   const boxes = points.map((each) => ({ left: x(each.x) - 4, right: x(each.x) + 4, top: y(each.y) - 4, bottom: y(each.y) + 4 }));
+  first.forEach((point, place) => { // nor the line
+    const next = first[place + 1];
+    if (!next || point.far) return;
+    boxes.push({ left: x(point.x), right: x(next.x), top: y(point.y) - 2, bottom: y(point.y) + 2 });
+    boxes.push({ left: x(next.x) - 2, right: x(next.x) + 2, top: y(next.y), bottom: y(point.y) });
+  });
   const kept = [];
   for (const point of [...first, ...points.filter((each) => !first.includes(each))]) {
     const [label, px, py] = [shortened(point.label, 22), x(point.x), y(point.y)];
@@ -63,7 +69,7 @@ function placed(points, first, plot, width) {
       const left = px + dx - (anchor === "end" ? long : anchor === "middle" ? long / 2 : 0);
       const box = { left, right: left + long, top: py + dy - 7, bottom: py + dy + 7 };
       const clear = boxes.every((b) => b.right < box.left || b.left > box.right || b.bottom < box.top || b.top > box.bottom);
-      if (!clear || left < 2 || box.right > width - 2) continue;
+      if (!clear || left < 46 || box.right > width + 12) continue;
       boxes.push(box);
       kept.push({ ...point, text: label, dx, dy, anchor });
       break;
@@ -113,7 +119,7 @@ function costDrawing(field, least, told) {
         ...labels.map((each) => Plot.text([each], {
           x: "x", y: "y", text: "text", dx: each.dx, dy: each.dy, textAnchor: each.anchor,
           fill: best.some((other) => other.name === each.name) ? "var(--ink)" : "var(--muted)",
-          stroke: "var(--paper)", strokeWidth: 4,
+          stroke: "var(--paper)", strokeWidth: 3,
         })),
         Plot.tip(points, Plot.pointer({ x: "x", y: "y", title: (each) => `${each.name}\n${two(each.score)} %\n${each.told}`, ...tips })),
       ],
@@ -350,7 +356,7 @@ function confusionTable() {
       cell.textContent = all ? share.toFixed(1) : "–";
       cell.title = `${count} of ${all}`;
       cell.style.setProperty("--heat", `${share.toFixed(1)}%`);
-      cell.className = [column === place ? "right" : "", share > 72 ? "strong" : share > 60 ? "middle" : "", count ? "" : "none"].filter(Boolean).join(" ");
+      cell.className = [column === place ? "right" : "", share > 73 ? "strong" : share > 59.5 ? "middle" : "", count ? "" : "none"].filter(Boolean).join(" ");
     });
     line.insertCell().textContent = String(all);
     line.lastChild.className = "sum";

@@ -91,3 +91,23 @@ def drawing(identifier: str, alternative: str, kind: str = "", table: str = "") 
         f'<div class="drawing {kind}" id="{identifier}" role="img" aria-label="{text(alternative)}"></div>'
         f'<noscript><p class="note">{text(alternative)}</p></noscript>{numbers}'
     )
+
+
+def choice_field(identifier: str, label: str, options: Iterable[tuple[str, str]]) -> str:
+    """A choice of one of several.
+
+    Args:
+        options: Value and text of each; the first is chosen.
+    """
+    inside = "".join(f'<option value="{text(value)}">{text(shown)}</option>' for value, shown in options)
+    return _field(identifier, label, f'<select id="{identifier}">{inside}</select>')
+
+
+def search_field(identifier: str, label: str, hint: str) -> str:
+    """A box for words to look for."""
+    box = f'<input type="search" id="{identifier}" placeholder="{text(hint)}" autocomplete="off">'
+    return _field(identifier, label, box)
+
+
+def _field(identifier: str, label: str, control: str) -> str:
+    return f'<span class="field"><label for="{identifier}">{text(label)}</label> {control}</span>'

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from mer_bench.leaderboard.page.markup import drawing, folded, name, plain_table, scrolling, section, text
+from mer_bench.leaderboard.page.markup import choice_field, drawing, folded, name, plain_table, scrolling, section, text
 from mer_bench.leaderboard.page.payload import curve_step
 from mer_bench.leaderboard.page.words import (
     DASH,
@@ -138,13 +138,14 @@ def _support(table: Table, label: str) -> str:
 def _heat_cell(share: float | None) -> str:
     if share is None:
         return f'<td class="missing">{DASH}<span class="unseen"> not measured</span></td>'
-    kind = " class=never" if share == 0 else " class=strong" if share > 0.72 else " class=middle" if share > 0.6 else ""
+    kind = (
+        " class=never" if share == 0 else " class=strong" if share > 0.73 else " class=middle" if share > 0.595 else ""
+    )
     return f'<td{kind} style="--heat:{percent(share, 1)}%">{percent(share, 1)}</td>'
 
 
 def _row_choice(identifier: str, rows: Sequence[tuple[int, Row]]) -> str:
-    options = "".join(f'<option value="{place}">{text(row.label)}</option>' for place, row in rows)
-    return f'<label class="choice">Row <select id="{identifier}">{options}</select></label>'
+    return choice_field(identifier, "Row", ((str(place), row.label) for place, row in rows))
 
 
 def _confusion(table: Table) -> str:
@@ -181,7 +182,8 @@ def _training(table: Table) -> str:
     if not rows:
         return section("training", "Training curves", '<p class="note">No run has a training curve.</p>')
     step = curve_step(table)
-    thinned = f" Every {step}th epoch is drawn." if step > 1 else ""
+    often = {1: "", 2: " Every second epoch is drawn.", 3: " Every third epoch is drawn."}
+    thinned = often.get(step, f" Every {step}th epoch is drawn.")
     chosen = "; ".join(
         f"{row.label}: {', '.join(str(run.epoch) for run in row.runs if run.epoch is not None)}"
         for _, row in rows
