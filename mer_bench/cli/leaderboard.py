@@ -76,7 +76,7 @@ def build(
         screen.warn(f"{each.name} has no page, since every run of it failed; the index says why.")
     if gone:
         screen.line(f"removed {_counted(len(gone), 'file')} of leaderboards that are no more", tone="quiet")
-    screen.exactly(f"index: {out / 'index.md'}")
+    screen.exactly(f"index: {out / 'index.html'}")
 
 
 @commands.command("show")

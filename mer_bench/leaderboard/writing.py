@@ -13,6 +13,8 @@ from mer_bench.atomic import storage_errors, write_atomically
 from mer_bench.errors import RequestError
 from mer_bench.leaderboard.latex import latex_of
 from mer_bench.leaderboard.markdown import index_of, markdown_of
+from mer_bench.leaderboard.page import index_of as html_index_of
+from mer_bench.leaderboard.page import page_of
 from mer_bench.leaderboard.spreadsheet import csv_of
 from mer_bench.leaderboard.table import Boards, Table
 
@@ -30,7 +32,7 @@ FORMATS: Mapping[str, Callable[[Table], str]] = {
     "json": json_of,
     "tex": latex_of,
 }
-"""What is written of each leaderboard, by the ending of the file; the index links its name to the first."""
+"""What is written of each leaderboard beside its page, by the ending of the file; `index.md` links to the first."""
 
 
 def files_of(boards: Boards) -> dict[str, str]:
@@ -38,7 +40,9 @@ def files_of(boards: Boards) -> dict[str, str]:
     files = {
         f"{place_of(table)}.{ending}": write(table) for table in boards.tables for ending, write in FORMATS.items()
     }
-    files["index.md"] = index_of(boards, tuple(FORMATS))
+    files |= {f"{place_of(table)}.html": page_of(table, boards.tables) for table in boards.tables}
+    files["index.html"] = html_index_of(boards)
+    files["index.md"] = index_of(boards, (*FORMATS, "html"))
     return files
 
 

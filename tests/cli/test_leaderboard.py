@@ -29,7 +29,7 @@ def test_build_writes_pages_of_the_records_that_lie_here(invoke: Invoke, records
     result = invoke("leaderboard", "build", "--out", "pages")
     assert result.exit_code == 0, result.stderr
     assert "2 leaderboards with 3 rows of 4 records" in result.stdout
-    assert "index: pages/index.md" in result.stdout
+    assert "index: pages/index.html" in result.stdout
     assert (tmp_path / "pages" / "talks" / f"{NAME}.csv").is_file()
 
 

@@ -202,7 +202,8 @@ class TestWriting:
         files, gone = write_boards(boards, tmp_path / "out")
         name = "talks/talks.emotion.transcripts.official.text-audio"
         assert {str(file.relative_to(tmp_path / "out")) for file in files} >= {
-            *(f"{name}.{ending}" for ending in ("md", "csv", "json", "tex")),
+            *(f"{name}.{ending}" for ending in ("html", "md", "csv", "json", "tex")),
+            "index.html",
             "index.md",
         }
         assert gone == []
@@ -223,7 +224,7 @@ class TestWriting:
         (out / "talks" / "talks.emotion.transcripts.official.text.txt").write_text("mine")
         (out / "mine.md").write_text("mine")
         _, gone = write_boards(self.built(tmp_path / "new"), out)
-        assert {file.suffix for file in gone} >= {".md", ".csv", ".json", ".tex"}
+        assert {file.suffix for file in gone} >= {".html", ".md", ".csv", ".json", ".tex"}
         assert not any(file.exists() for file in gone)
         left = {file.name for file in out.rglob("*") if file.is_file()}
         assert left >= {"notes.json", "talks.emotion.transcripts.official.text.txt", "mine.md"}
