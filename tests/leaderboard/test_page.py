@@ -91,6 +91,16 @@ def test_the_pair_counts_in_either_order() -> None:
     assert "after Holm's correction" in verdict(table).sentences[0]
 
 
+def test_a_row_that_only_its_neighbour_is_told_apart_from_is_not_said_to_be_separated_from_the_leader() -> None:
+    first, second, third = make_row("a", 0.60, 1), make_row("b", 0.595, 1), make_row("c", 0.59, 3)
+    unsure = make_pair(first, third).model_copy(update={"p_value": 0.06, "adjusted": 0.06})
+    pairs = (make_pair(first, second), unsure, make_pair(second, third))
+    told = verdict(make_table(first, second, third, pairs=pairs))
+    assert told.sentences[1] == "No row of this table is separated from the leader."
+    alone = verdict(make_table(first, second, third))
+    assert alone.sentences[1].startswith("The first row that is separated from it is c")
+
+
 @pytest.mark.parametrize(
     ("rows", "holds", "words"),
     [

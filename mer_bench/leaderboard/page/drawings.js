@@ -64,7 +64,7 @@ function placed(points, first, plot, width) {
   for (const point of [...first, ...points.filter((each) => !first.includes(each))]) {
     const [label, px, py] = [shortened(point.label, 22), x(point.x), y(point.y)];
     const long = label.length * LETTER;
-    const sides = [[-8, 0, "end"], [8, 0, "start"], [0, -12, "middle"], [0, 13, "middle"]]; // the line is at the right
+    const sides = [[-8, 0, "end"], [8, 0, "start"], [0, -12, "middle"], [0, 13, "middle"], [-4, -12, "end"], [6, 12, "start"]];
     for (const [dx, dy, anchor] of first.includes(point) ? sides : [sides[1], sides[0], ...sides.slice(2)]) {
       const left = px + dx - (anchor === "end" ? long : anchor === "middle" ? long / 2 : 0);
       const box = { left, right: left + long, top: py + dy - 7, bottom: py + dy + 7 };
@@ -104,7 +104,7 @@ function costDrawing(field, least, told) {
     const options = (labels) => ({
       ...base(width),
       height: Math.round(Math.min(360, Math.max(280, width * 0.62))),
-      x: { type: "log", domain: [low / room, high * room], label: null },
+      x: { type: "log", domain: [low / room, high * room], label: null, insetLeft: 20 },
       y: { domain: [floor === null ? Math.min(...points.map((each) => each.y)) : edge, highest], label: null, inset: 10 },
       marks: [
         Plot.gridY({ ...grid, ticks: 6 }),

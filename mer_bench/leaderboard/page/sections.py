@@ -422,8 +422,8 @@ def _method(table: Table) -> str:
         "standard deviation.",
         "The 95 % interval comes from drawing whole dialogues, and seeds, again and again "
         f"({grouped(table.resamples)} times): utterances of one dialogue are not independent.",
-        "Rows of one rank are not separated by any test; a rank that is skipped belongs to the rows that share the one "
-        "above.",
+        "A new rank begins at a row that was told apart from its neighbour above, or from the leader; rows of one rank "
+        "are neighbours that no test separates. A rank that is skipped belongs to the rows that share the one above.",
         "Scores were computed from stored predictions by one function for every model. The test split was scored once, "
         "after the epoch had been chosen.",
         f"A dash ({DASH}) is a value that was not measured. It is never a zero.",

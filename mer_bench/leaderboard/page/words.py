@@ -98,15 +98,15 @@ def verdict(table: Table) -> Verdict:
     leader = table.rows[0]
     second = table.rows[1] if len(table.rows) > 1 else None
     same = [row for row in table.rows[1:] if leader.rank is not None and row.rank == leader.rank]
-    behind = next(
-        (row for row in table.rows if None not in (row.rank, leader.rank) and row not in (leader, *same)), None
-    )
+    others = [row for row in table.rows[1:] if row not in same and None not in (row.rank, leader.rank)]
+    # A lower rank may begin at a row that only its neighbour was told apart from.
+    behind = next((row for row in others if _is_separated(_pair(table, leader, row))), None)
     figure = leader.weighted_f1
     interval = f"{percent(figure.low)} to {percent(figure.high)}" if figure.low is not None else ""
     holds: bool | None
     if second is None:
         holds, meaning, lead = None, "Nothing to compare with", f"{leader.label} is the only row of this table."
-    elif leader.rank is None or (not same and behind is None):
+    elif leader.rank is None or not (same or others):
         holds, meaning = None, "Not tested"
         lead = f"{leader.label} has the highest weighted F1, but nothing tested whether that is more than chance."
     elif same:
@@ -125,7 +125,7 @@ def verdict(table: Table) -> Verdict:
             f"The first row that is separated from it is {behind.label} ({distance} points"
             f"{_proof(_pair(table, leader, behind), opening=', ', closing='')})."
         )
-    elif same and len(same) == len(table.rows) - 1:
+    elif same:
         sentences.append("No row of this table is separated from the leader.")
     sentences += _caveats(table)
     return Verdict(
@@ -150,6 +150,10 @@ def _named(rows: Sequence[Row], leader: Row) -> str:
 def _pair(table: Table, first: Row, second: Row) -> Pair | None:
     wanted = {first.label, second.label}
     return next((pair for pair in table.pairs if {pair.first, pair.second} == wanted), None)
+
+
+def _is_separated(pair: Pair | None) -> bool:
+    return pair is not None and pair.adjusted < SIGNIFICANT
 
 
 def _proof(pair: Pair | None, opening: str = " (", closing: str = ")") -> str:
