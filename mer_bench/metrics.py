@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mer_bench.errors import RecordError, UnknownNameError
 from mer_bench.predictions import CALIBRATION_BINS, DialogueCounts, Predictions, decode_outcomes
-from mer_bench.records import ClassScores, Scores, SubsetScores, read_record
+from mer_bench.records import Audit, ClassScores, Scores, SubsetScores, read_record
 
 _TOLERANCE = 1e-9  # what another machine's arithmetic may differ by; a change by hand is larger
 
@@ -140,6 +140,12 @@ def value(scores: Scores, metric: str) -> float:
         lacking = "probabilities" if metric == "calibration_error" else "change of a speaker's emotion"
         raise RecordError(f"{metric} cannot be computed: the predictions have no {lacking}.")
     return float(found)
+
+
+def selection_gap(audit: Audit) -> float:
+    """By how much a score would have been better with the epoch chosen on test, whichever way its metric is better."""
+    difference = audit.best - audit.chosen
+    return difference if METRICS[audit.metric].higher_is_better else -difference
 
 
 def zero_f1_classes(scores: Scores) -> list[str]:

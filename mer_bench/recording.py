@@ -70,8 +70,15 @@ class Recording:
         """The weights of the run; under a test condition there are none."""
         return weights_file(self.folder, self.name)
 
+    @property
+    def unfinished(self) -> Path:
+        """What the run needs until its record is written; gone afterwards."""
+        return self.folder / f".{self.name}.unfinished"
+
     def found(self) -> Record | None:
         """The record of this very run if it is there and done, with predictions that give its scores.
+
+        One without an audit does not answer a request for one.
 
         Raises:
             RecordError: If record or predictions are damaged or do not belong together.
@@ -83,6 +90,8 @@ class Recording:
             return None
         record = read_record(self.file)
         if record.status != "done" or record.identity != self.identity:
+            return None
+        if self.plan.request.audit_selection and record.audit is None and self.condition is None:
             return None
         rescore(self.file)
         return record
@@ -131,6 +140,17 @@ class Recording:
                 redistribute=self.plan.dataset_card.redistribute,
                 keep_predictions=self.plan.request.keep_predictions,
             )
+
+    def amend(self, record: Record) -> None:
+        """Replace the record by one that says more; predictions and weights stay.
+
+        Raises:
+            StorageError: If it cannot be written; the record stays as it was.
+        """
+        from mer_bench.records import write_record
+
+        with self._writing():
+            write_record(self.file, record)
 
     def write_failure(self, record: Record) -> None:
         """Write the record of a failed run, unless a result is there: a failed repeat never replaces one.

@@ -190,6 +190,47 @@ class PredictionsFile(RecordPart):
     utterances: Count
 
 
+class AuditEpoch(RecordPart):
+    """What an epoch's weights score on the test split, by metric."""
+
+    epoch: Annotated[int, Field(ge=1)]
+    test: dict[str, float]
+
+
+class Audit(RecordPart):
+    """What the test score would have been with the epoch chosen on test, as most public code does.
+
+    Every epoch's weights were scored on test after the run's own choice was frozen and its record written.
+
+    Attributes:
+        metric: The selection metric, here of test.
+        epochs: Every epoch of the curve. Of a run with folds each fold has its own, and the run has none.
+        best_epoch: The epoch that is best on test, the earliest of equals; None of a run with folds.
+        best: Its score; of a run with folds that of all their test splits together, each at its best epoch.
+        chosen: The run's own test score, with the epoch chosen on dev.
+    """
+
+    metric: str
+    epochs: list[AuditEpoch]
+    best_epoch: Annotated[int, Field(ge=1)] | None
+    best: float
+    chosen: float
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Audit:
+        if (self.best_epoch is None) != (not self.epochs):
+            raise ValueError("best_epoch should be there exactly where epochs are")
+        numbers = [each.epoch for each in self.epochs]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise ValueError(f"the epochs of an audit should be numbered from 1, but are {numbers}")
+        if self.best_epoch is not None:
+            if self.best_epoch > len(numbers):
+                raise ValueError(f"best_epoch is {self.best_epoch}, but there are {len(numbers)} epochs")
+            if self.epochs[self.best_epoch - 1].test.get(self.metric) != self.best:
+                raise ValueError(f"best should be the {self.metric} of epoch {self.best_epoch}")
+        return self
+
+
 class Fold(RecordPart):
     """One fold of a run: a model of its own, trained, chosen and tested on the fold's own splits.
 
@@ -197,7 +238,10 @@ class Fold(RecordPart):
         fold: From 1. features_detail: Of the fold's own feature store.
         dev: Scores on the fold's dev split at its chosen epoch.
         test: Scores on the fold's test split, without a calibration error.
+        audit: Scores of every epoch on the fold's test split; None where the run was not audited.
     """
+
+    left_out_if_empty: ClassVar[frozenset[str]] = frozenset({"audit"})
 
     fold: Annotated[int, Field(ge=1)]
     features_detail: Features
@@ -205,6 +249,7 @@ class Fold(RecordPart):
     dev: Scores
     test: Scores
     curve: list[Epoch]
+    audit: Audit | None = None
 
 
 class Failure(RecordPart):
@@ -379,10 +424,12 @@ class Record(RecordPart):
         tuned: The study that chose the settings; None: they are the card's, or somebody's own.
         external: Whose predictions these are; None for a run. Under a protocol with folds those of all folds are
             scored together, and `folds` is empty.
+        audit: The score with the epoch chosen on test; None where the run was not audited. Nothing else of a record
+            depends on it, and it is no part of the run's identity.
     """
 
     left_out_if_empty: ClassVar[frozenset[str]] = frozenset(
-        {"folds", "test_condition", "model_code", "tuned", "external"}
+        {"folds", "test_condition", "model_code", "tuned", "external", "audit"}
     )
 
     schema_version: Literal[1] = SCHEMA
@@ -419,6 +466,7 @@ class Record(RecordPart):
     model_code: ModelCode | None = None
     tuned: Tuned | None = None
     external: External | None = None
+    audit: Audit | None = None
 
     @property
     def sources(self) -> str:
@@ -442,6 +490,8 @@ class Record(RecordPart):
         if self.status == "failed":
             if self.failure is None or self.test is not None or self.predictions is not None or self.folds:
                 raise ValueError("a failed run has a failure, and neither test scores nor predictions")
+            if self.audit is not None:
+                raise ValueError("a failed run has nothing to audit")
             return self
         if self.failure is not None:
             raise ValueError("a run that is done has no failure")
@@ -452,6 +502,8 @@ class Record(RecordPart):
             raise ValueError("test scores more utterances than the predictions have")
         if self.folds and self.test:
             self._check_folds(self.test)
+        if self.audit or any(fold.audit for fold in self.folds):
+            self._check_audit()
         return self
 
     def _check_run(self) -> None:
@@ -485,6 +537,17 @@ class Record(RecordPart):
             raise ValueError("under a test condition some modalities are absent, or random masks take a part of all")
         if condition.model_of == self.identity:
             raise ValueError("under a test condition a record has an identity of its own, not that of its model's run")
+
+    def _check_audit(self) -> None:
+        if self.test_condition:
+            raise ValueError("a run is audited on the complete test split, not under a test condition")
+        if self.audit is None or any(fold.audit is None for fold in self.folds):
+            raise ValueError("a run and all of its folds are audited, or none of them is")
+        if self.folds and self.audit.epochs:
+            raise ValueError("under a protocol with folds each fold has the epochs of its own audit")
+        pairs = [(fold.audit, fold.curve) for fold in self.folds] or [(self.audit, self.curve)]
+        if any(audit and len(audit.epochs) != len(curve) for audit, curve in pairs):
+            raise ValueError("an audit has every epoch of the curve, and no other")
 
     def _check_folds(self, test: Scores) -> None:
         if self.selection is not None or self.curve:

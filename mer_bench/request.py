@@ -34,6 +34,8 @@ class RunRequest:
         data_root: Folder of data; None: $MER_BENCH_DATA, else the user's data folder.
         keep_predictions: Where the corpus forbids to pass on labels of utterances, write the predictions by
             utterance too, as a `.private.npz` beside the file that may be passed on.
+        audit_selection: Keep each epoch's weights on disk while the run goes on and, after the record is written,
+            score them on test into its `audit`. Not part of the identity.
         tuned: The study that chose the settings, for the record; `mer_bench.tuning.best` fills it in.
     """
 
@@ -50,6 +52,7 @@ class RunRequest:
     threads: int | None = None
     data_root: Path | None = None
     keep_predictions: bool = False
+    audit_selection: bool = False
     tuned: Tuned | None = None
 
 

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mer_bench import registry
+from mer_bench.audit import KeptWeights, audited
 from mer_bench.data.preparation import open_or_prepare
 from mer_bench.data.store import SPLITS
 from mer_bench.errors import (
@@ -22,6 +23,7 @@ from mer_bench.errors import (
     PluginError,
     RequestError,
     RunError,
+    StorageError,
 )
 from mer_bench.locations import data_root
 from mer_bench.recording import Recording, check_writable, peak_memory_bytes
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from mer_bench.api import InputSpec, Model, Split
     from mer_bench.data.store import Store
     from mer_bench.predictions import DialogueCounts, Predictions
-    from mer_bench.trainer import Trained, Trainer, TrainingState
+    from mer_bench.trainer import OnScored, Trained, Trainer, TrainingState
 
 __all__ = [
     "Listener",
@@ -78,6 +80,9 @@ class Listener:
     def epoch_ended(self, epoch: Epoch, best_epoch: int, best_score: float, epochs: int, patience_left: int) -> None:
         """An epoch is over; `epochs` is how many there can be at most."""
 
+    def epoch_audited(self, done: int, epochs: int) -> None:
+        """The weights of another epoch were scored on test, after the record was written."""
+
     def run_ended(self, record: Record) -> None:
         """The record is on disk."""
 
@@ -87,7 +92,8 @@ def run(request: RunRequest, listener: Listener | None = None) -> Record:
 
     The trainer is handed train and dev. Only after it has chosen the epoch is the test split read, and
     scored once; under a protocol with folds this holds for each fold. A run that fails leaves a record of
-    status `failed`, with the reason, and raises.
+    status `failed`, with the reason, and raises. With `audit_selection` the record, once it is written, gains
+    what the score would have been with the epoch chosen on test; see `mer_bench.audit`.
 
     Raises:
         RequestError: If the request is wrong or data are missing; nothing is written then.
@@ -195,11 +201,17 @@ def trainer_of(planned: Plan, material: Material, device: torch.device) -> Train
     )
 
 
-def fit(trainer: Trainer, material: Material, heard: Callable[[Epoch, TrainingState], None]) -> Trained:
+def fit(
+    trainer: Trainer,
+    material: Material,
+    heard: Callable[[Epoch, TrainingState], None],
+    scored: OnScored | None = None,
+) -> Trained:
     """Train on train and choose the epoch on dev; runs and the trials of a study share it.
 
     Args:
         heard: Called after each epoch.
+        scored: Called before that, with the model as it was scored on dev.
     """
     from mer_bench.metrics import score
 
@@ -207,7 +219,7 @@ def fit(trainer: Trainer, material: Material, heard: Callable[[Epoch, TrainingSt
         identifiers, classes = material.dev_identifiers, material.spec.classes
         return score(predictions_of(material.dev, identifiers, classes, log_probabilities, material.dev_subsets))
 
-    return trainer.fit(material.train, material.dev, score_dev, heard)
+    return trainer.fit(material.train, material.dev, score_dev, heard, scored)
 
 
 def open_run(planned: Plan, device: torch.device, listener: Listener) -> Opened:
@@ -294,9 +306,17 @@ class _Run:
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.clock = time.perf_counter()
         self.recording = Recording(opened.plan, opened.stores)
+        self.kept = KeptWeights(self.recording.unfinished)
 
     def finish(self) -> Record:
         self.recording.prepare()
+        self.kept.remove()  # of a killed run of the same name
+        try:
+            return self._finish()
+        finally:
+            self.kept.remove()
+
+    def _finish(self) -> Record:
         try:
             parts = self._parts()
         except MerBenchError as error:
@@ -352,7 +372,10 @@ class _Run:
         trainer = trainer_of(self.plan, material, self.opened.device)
         # The widths, and with them the parameters, may differ from fold to fold.
         self.parameters = max(self.parameters, parameter_count(trainer))
-        return fit(trainer, material, self._heard)
+        return fit(trainer, material, self._heard, self._keep if self.plan.request.audit_selection else None)
+
+    def _keep(self, epoch: int, model: Model) -> None:
+        self.kept.keep(self.fold, epoch, model.state_dict())
 
     def _heard(self, epoch: Epoch, state: TrainingState) -> None:
         self.curve.append(epoch)
@@ -378,8 +401,34 @@ class _Run:
 
         test = pooled([part.test for part in parts]) if self.plan.folds else parts[0].test
         record = self.recording.write(test, _weights(parts), describe)
+        if self.plan.request.audit_selection:
+            record = self._audited(record)
         self.listener.run_ended(record)
         return record
+
+    def _audited(self, record: Record) -> Record:
+        """The record on the disk with its audit; from here on nothing else of it can change.
+
+        Raises:
+            RunError: If the audit failed; the record stays, without one.
+        """
+        stores = dict(self.opened.by_fold)
+
+        def predict(fold: int | None, weights: dict[str, Tensor]) -> Predictions:
+            store = stores[fold]
+            model = self.opened.build(store)
+            model.load_state_dict(weights)
+            model.to(self.opened.device)
+            return self.opened.predictions(store, self.opened.split(store, "test"), model)
+
+        try:
+            found = audited(record, predict, self.kept, self.listener.epoch_audited)
+        except Exception as error:  # a plugin's code may fail in any way
+            known = error if isinstance(error, MerBenchError) else fault_of(self.plan.model, error)
+            kept = f"The record is written, but without an audit: {known}"
+            raise (type(known) if isinstance(known, StorageError) else RunError)(kept) from error
+        self.recording.amend(found)
+        return found
 
     def _chosen(self, parts: Sequence[_Part], tested: Mapping[int, Scores]) -> dict[str, Any]:
         """What the record says of training and selection: once, or for each fold.
@@ -408,6 +457,7 @@ class _Run:
         return {"curve": [], "selection": None, "dev": dev, "folds": folds}
 
     def _write_failure(self, error: MerBenchError) -> None:
+        self.kept.remove()  # where it was they that filled the disk, there is room for the reason again
         epoch = self.curve[-1].epoch if self.curve else None
         record = self._record(
             status="failed",

@@ -193,6 +193,8 @@ class Trained:
 ScoreDev = Callable[[Tensor], Scores]
 """Scores of the dev split from its log-probabilities, (utterances, classes), on the CPU."""
 OnEpoch = Callable[[Epoch, TrainingState], None]
+OnScored = Callable[[int, Model], None]
+"""Given an epoch's number and the model with the very weights that were scored on dev, the averaged ones if any."""
 
 
 class Trainer:
@@ -237,7 +239,14 @@ class Trainer:
         if settings.average_decay:
             self.state.average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
-    def fit(self, train: Split, dev: Split, score_dev: ScoreDev, on_epoch: OnEpoch | None = None) -> Trained:
+    def fit(
+        self,
+        train: Split,
+        dev: Split,
+        score_dev: ScoreDev,
+        on_epoch: OnEpoch | None = None,
+        on_scored: OnScored | None = None,
+    ) -> Trained:
         """Train until dev has not improved for `patience` epochs, then load the best epoch's weights.
 
         Utterances without a label are seen by the model and count in no criterion.
@@ -253,7 +262,7 @@ class Trainer:
         if state.epoch == 0:  # a state that was loaded brought its random numbers along
             seed_everything(derived_seed(self.seed, "dropout"))
         if isinstance(state.model, FittedModel):
-            return self._fit_at_once(state.model, train, dev, score_dev, on_epoch)
+            return self._fit_at_once(state.model, train, dev, score_dev, on_epoch, on_scored)
         criterion = Criterion.for_split(settings, train, state.model.spec.class_count)
         unlabelled = replace(dev, labels=None)
         ended: Literal["patience", "epochs"] = "epochs"
@@ -273,13 +282,22 @@ class Trainer:
             state.training_seconds += time.perf_counter() - started
             epoch = Epoch(epoch=state.epoch, learning_rate=rate, train=terms, dev=dev_values, diagnostics=diagnostics)
             state.curve.append(epoch)
+            if on_scored is not None:
+                with self._scored_weights():
+                    on_scored(state.epoch, state.model)
             if on_epoch is not None:
                 on_epoch(epoch, state)
         state.model.load_state_dict(state.best)
         return self._trained(ended, score_dev, unlabelled)
 
     def _fit_at_once(
-        self, model: FittedModel, train: Split, dev: Split, score_dev: ScoreDev, on_epoch: OnEpoch | None
+        self,
+        model: FittedModel,
+        train: Split,
+        dev: Split,
+        score_dev: ScoreDev,
+        on_epoch: OnEpoch | None,
+        on_scored: OnScored | None,
     ) -> Trained:
         state = self.state
         started = time.perf_counter()
@@ -292,6 +310,8 @@ class Trainer:
         state.training_seconds = time.perf_counter() - started
         epoch = Epoch(epoch=1, learning_rate=0.0, train={}, dev=dev_values)
         state.curve.append(epoch)
+        if on_scored is not None:
+            on_scored(1, model)
         if on_epoch is not None:
             on_epoch(epoch, state)
         return self._trained("fitted", score_dev, unlabelled)

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("leaderboard",),
     ("api", "request"),
     ("own",),
-    ("trainer", "checkpoint", "recording"),
+    ("trainer", "checkpoint", "recording", "audit"),
     ("runner", "external"),
     ("tuning", "sweep", "ablation", "trackers", "testing"),
     ("templates",),

@@ -98,6 +98,12 @@ class ProgressListener(Listener):
             f"{best}, stops after {max(0, patience_left)} more without a better one, {left}"
         )
 
+    def epoch_audited(self, done: int, epochs: int) -> None:
+        if self._bar:
+            self._bar.show("audit: every epoch on test", f"{done} of {epochs}", done=done, total=epochs)
+        elif done == epochs:
+            self._screen.line(f"audit: {epochs} epochs were scored on test; none of that had a say in the choice")
+
     def run_ended(self, record: Record) -> None:
         self._end_bar()
         if record.selection:

@@ -65,6 +65,13 @@ def run(
             help="Where the corpus forbids to pass on labels of utterances: write them too, to a .private.npz.",
         ),
     ] = False,
+    audit_selection: Annotated[
+        bool,
+        typer.Option(
+            "--audit-selection",
+            help="Once the record is written, score every epoch on test too: what choosing the epoch there would give.",
+        ),
+    ] = False,
     plugins: Plugins = None,
     data_root: DataRoot = None,
     as_json: Json = False,
@@ -72,13 +79,15 @@ def run(
 ) -> None:
     """Train and score a model, and write a record.
 
-    The epoch is chosen on dev; test is scored once, at the end.
+    The epoch is chosen on dev; test is scored once, at the end. With --audit-selection the record also tells, apart
+    from its scores, what they would have been with the epoch chosen on test.
 
     \b
     Examples:
       mer-bench run --model cmath --dataset meld
       mer-bench run --model dialoguernn --dataset meld --modalities text,audio --seeds 5
       mer-bench run --model cmath --dataset meld --set learning_rate=0.0005 --set batch_size=16
+      mer-bench run --model mmgcn --dataset meld --seeds 3 --audit-selection
 
     \b
     Exit codes:
@@ -105,6 +114,7 @@ def run(
         threads=threads,
         data_root=data_root,
         keep_predictions=keep_predictions,
+        audit_selection=audit_selection,
     )
     # Names first: a mistyped model should not be answered with a fault of its settings.
     runner.plan(request)
@@ -121,6 +131,7 @@ def run(
         screen.answer(_answer(records, several=seeds is not None))
     elif records:
         show_results(screen, records, several=seeds is not None)
+    show_audits(screen, records)
     if records:
         screen.line()
     warn_of_lost_classes(screen, records)
@@ -210,6 +221,52 @@ def show_scores(screen: Screen, record: Record) -> None:
             for name, each in test.classes.items()
         ],
         tones={row: "warning" for row, each in enumerate(test.classes.values()) if each.support and each.f1 == 0},
+    )
+
+
+def show_audits(screen: Screen, records: Sequence[Record]) -> None:
+    """What the scores would have been with the epoch chosen on test: one row an audited run, then the mean."""
+    from mer_bench.cli.console import Column, percent
+    from mer_bench.metrics import METRICS, selection_gap
+
+    rows, gaps = [], []
+    for record in records:
+        if record.audit is None:
+            continue
+        folds = [fold.audit for fold in record.folds] or [record.audit]
+        chosen = [record.selection, *(fold.selection for fold in record.folds)]
+        gaps.append(selection_gap(record.audit))
+        rows.append(
+            [
+                str(record.seed),
+                ", ".join(str(each.epoch) for each in chosen if each),
+                percent(record.audit.chosen),
+                ", ".join(str(each.best_epoch) for each in folds if each),
+                percent(record.audit.best),
+                f"{100 * gaps[-1]:+.2f}",
+            ]
+        )
+    if not rows:
+        return
+    if len(rows) > 1:
+        audits = [record.audit for record in records if record.audit]
+        means = [statistics.fmean(each.chosen for each in audits), statistics.fmean(each.best for each in audits)]
+        rows.append(["mean", "", percent(means[0]), "", percent(means[1]), f"{100 * statistics.fmean(gaps):+.2f}"])
+    metric = next(record.audit.metric for record in records if record.audit)
+    title = SHORT_TITLES.get(metric, METRICS[metric].title)
+    screen.line()
+    screen.table(
+        [
+            Column("seed"),
+            Column("epoch chosen on dev", number=True),
+            Column("test", number=True),
+            Column("best epoch on test", number=True),
+            Column("test", number=True),
+            Column("gap", number=True),
+        ],
+        rows,
+        title=f"audit: test {title} in percent, had the epoch been chosen on test",
+        tones={len(gaps): "good"} if len(gaps) > 1 else {},
     )
 
 
