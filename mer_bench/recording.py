@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import resource
@@ -19,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from mer_bench import __version__
 from mer_bench.atomic import remove_abandoned, storage_errors, temporary_beside, write_atomically
 from mer_bench.errors import RecordError, StorageError
+from mer_bench.identity import joined_checksum as _joined
+from mer_bench.identity import run_identity, run_name
 from mer_bench.records import (
     Condition,
     Features,
@@ -56,8 +56,7 @@ class Recording:
         self.stores = stores
         self.condition = condition
         self.identity = self._identity()
-        under = f"{condition.full_name}." if condition else ""
-        self.name = f"{planned.model}.{planned.key.features}.seed{planned.request.seed}.{under}{self.identity[:12]}"
+        self.name = run_name(planned.model, planned.key.features, planned.request.seed, condition, self.identity)
         self.folder = record_folder(planned.request.out, (planned.dataset, planned.model))
 
     @property
@@ -210,27 +209,23 @@ class Recording:
     def _identity(self) -> str:
         """SHA-256 of everything that decides the result; neither the machine nor its thread count."""
         plan = self.plan
-        decides: dict[str, Any] = {
-            "dataset": plan.dataset,
-            "dataset_version": plan.dataset_card.version,
-            "labels": plan.labels,
-            "features": plan.features,
-            "sources": _joined([store.manifest.sources_checksum for store in self.stores]),
-            "protocol": plan.protocol,
-            "protocol_version": plan.dataset_card.protocols[plan.key.protocol].version,
-            "modalities": plan.modalities,
-            "model": plan.model,
-            "model_version": plan.model_card.version,
-            "seed": plan.request.seed,
-            "settings": plan.settings.model_dump(mode="json"),
-            "training": plan.training.model_dump(mode="json"),
-        }
-        if self.condition:
-            decides["test_condition"] = self.condition.model_dump(mode="json")
-        if plan.model_code is not None:
-            # Two codes of one name are two runs, with names and files of their own.
-            decides["model_code"] = plan.model_code.sha256
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+        return run_identity(
+            dataset=plan.dataset,
+            dataset_version=plan.dataset_card.version,
+            labels=plan.labels,
+            features=plan.features,
+            sources=_joined([store.manifest.sources_checksum for store in self.stores]),
+            protocol=plan.protocol,
+            protocol_version=plan.dataset_card.protocols[plan.key.protocol].version,
+            modalities=plan.modalities,
+            model=plan.model,
+            model_version=plan.model_card.version,
+            seed=plan.request.seed,
+            settings=plan.settings.model_dump(mode="json"),
+            training=plan.training.model_dump(mode="json"),
+            condition=self.condition,
+            model_code=plan.model_code.sha256 if plan.model_code else None,
+        )
 
     def _writing(self) -> AbstractContextManager[None]:
         return storage_errors(f"write records to {self.plan.request.out}")
@@ -355,8 +350,3 @@ def _machine(device: torch.device) -> Machine:
         versions={name: metadata.version(name) for name in names},
         commit=source_commit(),
     )
-
-
-def _joined(checksums: Sequence[str]) -> str:
-    """One checksum of several; one alone is itself."""
-    return checksums[0] if len(checksums) == 1 else hashlib.sha256("\n".join(checksums).encode()).hexdigest()

@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("atomic",),
     ("config", "cards", "plugin_files", "records", "predictions", "seeding", "locations"),
-    ("registry", "metrics"),
+    ("registry", "metrics", "identity"),
     ("model_settings",),
     ("data",),
     ("nn", "statistics"),
@@ -37,7 +37,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 LAYER = {room: index for index, layer in enumerate(LAYERS) for room in layer}
 
 WITHOUT_TORCH = {"errors", "atomic", "config", "cards", "records", "predictions", "registry", "metrics", "locations"}
-WITHOUT_TORCH |= {"model_settings", "plugin_files", "statistics", "leaderboard", "external"}
+WITHOUT_TORCH |= {"identity", "model_settings", "plugin_files", "statistics", "leaderboard", "external"}
 """Rooms that list, score and rank: they must work, and be quick, where no torch is imported."""
 
 WITHOUT_DATA = {"statistics", "leaderboard"}

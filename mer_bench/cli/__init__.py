@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from mer_bench import __version__
-from mer_bench.cli import ablate, check, data, info, leaderboard, listing, new, run, score, tune, tune_show
+from mer_bench.cli import (
+    ablate,
+    check,
+    data,
+    info,
+    leaderboard,
+    leaderboard_check,
+    listing,
+    new,
+    run,
+    score,
+    tune,
+    tune_show,
+)
 from mer_bench.cli.commands import Program, help_when_alone
 from mer_bench.cli.options import Debug
 
@@ -53,6 +66,7 @@ app.add_typer(tune.commands, name="tune", help="Search a model's settings on dev
 app.command("ablate")(ablate.ablate)
 app.command("score")(score.score)
 app.add_typer(leaderboard.commands, name="leaderboard", help="Tables of records: build their pages, show one here.")
+leaderboard.commands.command("check")(leaderboard_check.check)
 app.command("list")(listing.list_names)
 app.command("info")(info.info)
 app.add_typer(data.commands, name="data", help="Bring a dataset's files here, prepare them, see what is there.")
