@@ -7,14 +7,13 @@ label, text and split, of which dialogue, speaker and label must be there; their
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mer_bench.cards import SplitName
-from mer_bench.data.own.dialogues import DEFAULT_LABEL, Label, Part, Place, Spoken, shown
+from mer_bench.data.own.cells import json_object, label_in, name_in, optional_name_in, subsets_in, text_in
+from mer_bench.data.own.dialogues import DEFAULT_LABEL, Part, Place, Spoken, shown
 from mer_bench.data.own.parquet import read_parquet
 from mer_bench.data.tables import read_table, read_text
 from mer_bench.errors import DataError, nearest_names
@@ -77,7 +76,7 @@ def _read_jsonl(file: Path, label_sets: Sequence[str]) -> list[Spoken]:
         if not line.strip():
             continue
         place = Place(f"{file}, line {number}", "key")
-        row = _json_object(line, place)
+        row = json_object(line, place)
         if nested is None:
             nested = "utterances" in row
         if ("utterances" in row) != nested:
@@ -101,11 +100,11 @@ def _nested(place: Place, row: Mapping[str, Any], label_sets: Sequence[str]) -> 
     utterances = row["utterances"]
     if not isinstance(utterances, list):
         raise place.fault("utterances", f"should be a list, but is {shown(utterances)}")
-    dialogue = _name(place, "id", row.get("id"))
+    dialogue = name_in(place, "id", row.get("id"))
     if not utterances:
         raise place.fault("utterances", f"the dialogue '{dialogue}' has no utterance")
-    split = _optional(place, "split", row.get("split"))
-    subsets = _subsets(place, row.get("subsets"))
+    split = optional_name_in(place, "split", row.get("split"))
+    subsets = subsets_in(place, row.get("subsets"))
     found = []
     for turn, each in enumerate(utterances, 1):
         inner = Place(f"{place.where}, utterance {turn}", "key")
@@ -117,10 +116,10 @@ def _nested(place: Place, row: Mapping[str, Any], label_sets: Sequence[str]) -> 
             Spoken(
                 place=inner,
                 dialogue=dialogue,
-                utterance=_optional(inner, "id", each.get("id")),
-                speaker=_name(inner, "speaker", each.get("speaker")),
-                labels={name: _label(inner, key, each.get(key)) for name, key in columns.items()},
-                text=_text(inner, "text", each.get("text")),
+                utterance=optional_name_in(inner, "id", each.get("id")),
+                speaker=name_in(inner, "speaker", each.get("speaker")),
+                labels={name: label_in(inner, key, each.get(key)) for name, key in columns.items()},
+                text=text_in(inner, "text", each.get("text")),
                 split=split,
                 opens=place if turn == 1 else None,
                 subsets=subsets,
@@ -133,13 +132,13 @@ def _spoken(place: Place, row: Mapping[str, Any], columns: Mapping[str, str]) ->
     """An utterance from a flat row."""
     return Spoken(
         place=place,
-        dialogue=_name(place, "dialogue", row.get("dialogue")),
-        utterance=_optional(place, "utterance", row.get("utterance")),
-        speaker=_name(place, "speaker", row.get("speaker")),
-        labels={name: _label(place, column, row.get(column)) for name, column in columns.items()},
-        text=_text(place, "text", row.get("text")),
-        split=_optional(place, "split", row.get("split")),
-        subsets=_subsets(place, row.get("subsets")),
+        dialogue=name_in(place, "dialogue", row.get("dialogue")),
+        utterance=optional_name_in(place, "utterance", row.get("utterance")),
+        speaker=name_in(place, "speaker", row.get("speaker")),
+        labels={name: label_in(place, column, row.get(column)) for name, column in columns.items()},
+        text=text_in(place, "text", row.get("text")),
+        split=optional_name_in(place, "split", row.get("split")),
+        subsets=subsets_in(place, row.get("subsets")),
     )
 
 
@@ -184,107 +183,3 @@ def _check_names(there: Collection[str], known: Sequence[str], where: str, kind:
             nearest = nearest_names(name, known, 1)
             hint = f"Should it be '{nearest[0]}'?" if nearest else f"Known: {', '.join(known)}. Take it out."
             raise DataError(f"{where}: no {kind} is called {shown(name)}. {hint}")
-
-
-def _json_object(line: str, place: Place) -> dict[str, Any]:
-    """A line as an object; a key that stands twice, or a number that JSON lacks, is refused."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                raise place.fault(shown(key), "stands twice")
-            found[key] = value
-        return found
-
-    def refuse(constant: str) -> Any:
-        raise DataError(f"{place.where}: {constant} is no JSON value; write null for what is not known.")
-
-    try:
-        value = json.loads(line, object_pairs_hook=unique, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise DataError(
-            f"{place.where}: this is not one JSON object ({reason}). JSONL has one object in braces on each line; "
-            "the file may be cut off, or be JSON that runs over several lines."
-        ) from None
-    if not isinstance(value, dict):
-        raise DataError(f"{place.where} should be one JSON object in braces, but is {shown(value)}.")
-    return value
-
-
-def _name(place: Place, column: str, value: Any) -> str:
-    """An id or a speaker: a text or a whole number that is not blank."""
-    found = _optional(place, column, value)
-    if found is None:
-        raise place.fault(column, "is blank")
-    return found
-
-
-def _optional(place: Place, column: str, value: Any) -> str | None:
-    """The same, None where it is blank."""
-    number = _whole(value)
-    if number is not None:
-        return str(number)
-    if _is_blank(value):
-        return None
-    if not isinstance(value, str):
-        raise place.fault(column, f"should be a text or a whole number, but is {shown(value)}")
-    return _sound(place, column, value)
-
-
-def _label(place: Place, column: str, value: Any) -> Label:
-    number = _whole(value)
-    if number is not None:
-        return number
-    if _is_blank(value):
-        return None
-    if not isinstance(value, str):
-        raise place.fault(column, f"should be the name or the number of a class, but is {shown(value)}")
-    return _sound(place, column, value).strip()
-
-
-def _text(place: Place, column: str, value: Any) -> str:
-    if _is_missing(value):
-        return ""
-    if not isinstance(value, str):
-        raise place.fault(column, f"should be a text, but is {shown(value)}")
-    return _sound(place, column, value)
-
-
-def _subsets(place: Place, value: Any) -> frozenset[str]:
-    """Names of subsets: a list in JSON, or a text with spaces between them."""
-    if _is_missing(value):
-        return frozenset()
-    names = value.split() if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise place.fault("subsets", f"should be names of subsets, but is {shown(value)}")
-    return frozenset(names)
-
-
-def _sound(place: Place, column: str, value: str) -> str:
-    """A text that can be written to any file again."""
-    if "\0" in value:
-        raise place.fault(column, f"there is a NUL character in {shown(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise place.fault(column, f"there is half a character (a lone surrogate) in {shown(value)}") from None
-    return value
-
-
-def _whole(value: Any) -> int | None:
-    """A whole number, which a column with blanks may hold as a float."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    return int(value) if isinstance(value, float) and value.is_integer() else None
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _is_blank(value: Any) -> bool:
-    return _is_missing(value) or (isinstance(value, str) and not value.strip())
