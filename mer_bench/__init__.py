@@ -6,13 +6,14 @@ record.test.weighted_f1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mer_bench.ablation import Ablation
+    from mer_bench.applying import Labelled
     from mer_bench.records import Record
 
 __version__ = "0.1.0"
@@ -95,3 +96,25 @@ def ablate(
     run = runner.RunRequest(model=model, dataset=dataset, **options)
     tables = ablation.TABLES if only is None else tuple(only)
     return ablation.ablate(ablation.AblationRequest(run, tuple(seeds), tables))
+
+
+def predict(run: Path | str, dialogues: Path | str | Iterable[Mapping[str, Any]], **options: Any) -> Labelled:
+    """Label new dialogues with a trained model; the same as `mer-bench predict`.
+
+    said = [{"dialogue": 1, "speaker": "Ann", "text": "You came!"}, {"dialogue": 1, "speaker": "Bo", "text": "I did."}]
+    mer_bench.predict("runs/meld/textonly/....json", said).labels
+
+    Args:
+        run: The record of a run, with its weights beside it.
+        dialogues: A file (CSV, JSONL or Parquet), or rows as mappings with `dialogue`, `speaker` and `text`.
+        options: Any further field of `mer_bench.applying.Application`: `fold`, `arrays`, `data_root`, ...
+
+    Raises:
+        RequestError: If the record, its weights, its features or the dialogues are not what is needed.
+    """
+    from pathlib import Path
+
+    from mer_bench import applying
+
+    source = Path(dialogues) if isinstance(dialogues, str) else dialogues
+    return applying.predict(applying.Application(Path(run), source, **options))

@@ -138,11 +138,11 @@ def plan(request: RunRequest) -> Plan:
         dataset_card=dataset.card,
         settings=settled.settings,
         training=settled.training,
-        model_code=_model_code([model, *(registry.models().find(name) for name in settled.inside)]),
+        model_code=model_code_of([model, *(registry.models().find(name) for name in settled.inside)]),
     )
 
 
-def _model_code(models: Sequence[Plugin[ModelCard]]) -> ModelCode | None:
+def model_code_of(models: Sequence[Plugin[ModelCard]]) -> ModelCode | None:
     """The code of a model and of those inside it, as far as it did not come with mer-bench itself."""
     found = {}
     for model in models:

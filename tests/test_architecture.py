@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("own",),
     ("trainer", "checkpoint", "recording", "audit"),
     ("runner", "external"),
-    ("tuning", "sweep", "ablation", "trackers", "testing"),
+    ("tuning", "sweep", "ablation", "trackers", "testing", "applying", "doctor"),
     ("templates",),
     ("cli",),
     ("__init__", "__main__"),

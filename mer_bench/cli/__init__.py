@@ -16,6 +16,7 @@ from mer_bench.cli import (
     leaderboard_check,
     listing,
     new,
+    predict,
     run,
     score,
     tune,
@@ -72,6 +73,7 @@ app.command("info")(info.info)
 app.add_typer(data.commands, name="data", help="Bring a dataset's files here, prepare them, see what is there.")
 app.add_typer(new.commands, name="new", help="Write something to start from, for a model or a dataset of your own.")
 app.command("check")(check.check)
+app.command("predict")(predict.predict)
 
 
 def main() -> None:
