@@ -19,20 +19,40 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def run(model: str, dataset: str, **options: Any) -> Record:
+def run(
+    model: str,
+    dataset: str,
+    *,
+    track: Sequence[str] = (),
+    track_to: Path | str = "tracked",
+    **options: Any,
+) -> Record:
     """Train and score one model; the same as `mer-bench run`, without its fall-back to synthetic data.
 
     Args:
         model, dataset: Names as `mer-bench list` shows them.
+        track: Trackers that follow the run: `tensorboard`, `mlflow`, `wandb`. One that fails is dropped with a
+            warning, and the run goes on.
+        track_to: Folder where they write.
         options: Any field of `mer_bench.runner.RunRequest`: `seed`, `modalities`, `settings`, `out`, ...
 
     Raises:
-        RequestError: If the request is wrong or data are missing.
+        RequestError: If the request is wrong, data are missing, or a tracker is not installed.
         RunError: If the run failed; a record of status `failed` says why.
     """
     from mer_bench import runner
 
-    return runner.run(runner.RunRequest(model=model, dataset=dataset, **options))
+    request = runner.RunRequest(model=model, dataset=dataset, **options)
+    if not track:
+        return runner.run(request)
+    import warnings
+    from pathlib import Path
+
+    from mer_bench.trackers import Following
+
+    # Nothing of the run changes where a tracker is lost, so that no error would be due.
+    with Following(track, Path(track_to), lambda line: warnings.warn(line, stacklevel=2)) as following:
+        return runner.run(request, following)
 
 
 def score(predictions: Path | str, dataset: str, name: str, selection: str, **options: Any) -> Record:

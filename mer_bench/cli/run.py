@@ -23,6 +23,8 @@ from mer_bench.cli.run_options import (
     Seeds,
     SettingsFile,
     Threads,
+    Track,
+    TrackTo,
     given_settings,
     parse_modalities,
     planned,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from mer_bench.errors import DivergedError
     from mer_bench.records import Record, Scores
     from mer_bench.runner import RunRequest
+    from mer_bench.trackers import Following
 
 
 def run(
@@ -72,6 +75,8 @@ def run(
             help="Once the record is written, score every epoch on test too: what choosing the epoch there would give.",
         ),
     ] = False,
+    track: Track = None,
+    track_to: TrackTo = Path("tracked"),
     plugins: Plugins = None,
     data_root: DataRoot = None,
     as_json: Json = False,
@@ -97,9 +102,12 @@ def run(
     from mer_bench.cli.console import Screen
     from mer_bench.cli.fallback import bring_data
     from mer_bench.errors import DivergedError, RequestError
+    from mer_bench.trackers.catalogue import check_trackers
 
     if seed is not None and seeds is not None:
         raise RequestError(f"--seed {seed} is one run and --seeds {seeds} are several; give one of the two.")
+    if track:
+        check_trackers(track)
     screen = Screen(quiet_output=as_json)
     request = runner.RunRequest(
         model=model,
@@ -126,7 +134,7 @@ def run(
         runner.plan(request)
         stand_in.announce(screen)
     requests = [request] if seeds is None else [replace(request, seed=number) for number in range(seeds)]
-    records, failed = _run_each(screen, requests)
+    records, failed = _run_each(screen, requests, track or [], track_to)
     if as_json and records:
         screen.answer(_answer(records, several=seeds is not None))
     elif records:
@@ -144,8 +152,13 @@ def run(
         raise DivergedError(f"{len(failed)} of {len(requests)} seeds failed ({numbers}): {failed[0][1]}")
 
 
-def _run_each(screen: Screen, requests: Sequence[RunRequest]) -> tuple[list[Record], list[tuple[int, DivergedError]]]:
+def _run_each(
+    screen: Screen, requests: Sequence[RunRequest], track: Sequence[str], track_to: Path
+) -> tuple[list[Record], list[tuple[int, DivergedError]]]:
     """The records of the runs that were done, and the seeds of those that diverged, each with its error.
+
+    Args:
+        track: Trackers that follow the runs. track_to: Folder where they write.
 
     Raises:
         DivergedError: Where there was but one run; among several, another seed may well converge.
@@ -153,10 +166,12 @@ def _run_each(screen: Screen, requests: Sequence[RunRequest]) -> tuple[list[Reco
     from mer_bench import runner
     from mer_bench.cli.progress import ProgressListener
     from mer_bench.errors import DivergedError
+    from mer_bench.trackers import Following, Several
 
     records: list[Record] = []
     failed: list[tuple[int, DivergedError]] = []
-    with ProgressListener(screen) as listener:
+    with Following(track, track_to, screen.warn) as following, ProgressListener(screen) as progress:
+        listener = Several(progress, following) if track else progress
         for request in requests:
             try:
                 records.append(runner.run(request, listener))
@@ -165,7 +180,14 @@ def _run_each(screen: Screen, requests: Sequence[RunRequest]) -> tuple[list[Reco
                     raise
                 failed.append((request.seed, error))
                 screen.warn(f"seed {request.seed} failed: {error}")
+    show_tracked(screen, following)
     return records, failed
+
+
+def show_tracked(screen: Screen, following: Following) -> None:
+    """Where the trackers wrote what they followed."""
+    for name, folder in following.places.items():
+        screen.exactly(f"followed by {name}: {folder}")
 
 
 def record_path(out: Path, record: Record) -> Path:

@@ -48,6 +48,19 @@ Threads = Annotated[
     int | None, typer.Option("--threads", metavar="N", min=1, help="CPU threads; default: PyTorch's choice.")
 ]
 
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        metavar="NAME",
+        help="Follow the run in tensorboard, mlflow or wandb; repeat for more.",
+        show_default=False,
+    ),
+]
+TrackTo = Annotated[
+    Path, typer.Option("--track-to", metavar="DIR", help="Folder where they write, each in one of its own name.")
+]
+
 
 def parse_modalities(text: str | None) -> tuple[str, ...] | None:
     """`text,audio` as names; whether they exist is the runner's to say.

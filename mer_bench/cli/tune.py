@@ -17,6 +17,8 @@ from mer_bench.cli.run_options import (
     Modalities,
     Out,
     Threads,
+    Track,
+    TrackTo,
     parse_modalities,
 )
 
@@ -107,6 +109,8 @@ def tune(
     device: Device = "auto",
     threads: Threads = None,
     plugins: Plugins = None,
+    track: Track = None,
+    track_to: TrackTo = Path("tracked"),
     data_root: DataRoot = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -135,12 +139,14 @@ def tune(
     from mer_bench.cli.tune_progress import TuneProgress
     from mer_bench.errors import RequestError
     from mer_bench.runner import RunRequest
+    from mer_bench.trackers.catalogue import check_trackers
     from mer_bench.tuning.space import read_space_file
     from mer_bench.tuning.study import TuneRequest, plan_study
     from mer_bench.tuning.workers import tune as tune_study
 
     if not model or dataset is None:
         raise RequestError("a study needs --model and --dataset. See: mer-bench tune --help")
+    check_trackers(track or [])
     names = model_names(model)
     run = RunRequest(
         model=names[0],
@@ -176,7 +182,9 @@ def tune(
             study_done = tune_study(each, listener)
         show_best(screen, each, study_done)
         done.append(study_done)
-        records = run_best_settings(screen, study_done, each.plan.request, seeds) if study_done.best_trials else []
+        records = []
+        if study_done.best_trials:
+            records = run_best_settings(screen, study_done, each.plan.request, seeds, track or [], track_to)
         answers.append({**as_answer(study_done), "records": [record.model_dump(mode="json") for record in records]})
     if as_json:
         screen.answer(answers if len(names) > 1 else answers[0])

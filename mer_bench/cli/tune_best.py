@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from mer_bench.cli.console import Screen, percent
 from mer_bench.cli.progress import ProgressListener
-from mer_bench.cli.run import record_path, show_results, warn_of_lost_classes
+from mer_bench.cli.run import record_path, show_results, show_tracked, warn_of_lost_classes
 from mer_bench.errors import RunError
 from mer_bench.records import Record, Tuned
+from mer_bench.trackers import Following, Several
 from mer_bench.tuning.best import BestListener, is_at_rest, run_best
 
 if TYPE_CHECKING:
@@ -32,8 +35,18 @@ class BestProgress(ProgressListener, BestListener):
         self._screen.line(f"seed {record.seed}: the record is there{told}")
 
 
-def run_best_settings(screen: Screen, study: optuna.Study, request: RunRequest, seeds: int) -> list[Record]:
+def run_best_settings(
+    screen: Screen,
+    study: optuna.Study,
+    request: RunRequest,
+    seeds: int,
+    track: Sequence[str] = (),
+    track_to: Path = Path("tracked"),
+) -> list[Record]:
     """Run the best settings of a study with the seeds from 0, where nobody works on the study any more.
+
+    Args:
+        track: Trackers that follow the runs. track_to: Folder where they write.
 
     Raises:
         RunError: If some of the seeds failed; the records of the others are there.
@@ -47,8 +60,10 @@ def run_best_settings(screen: Screen, study: optuna.Study, request: RunRequest, 
             tone="quiet",
         )
         return []
-    with BestProgress(screen) as listener:
+    with Following(track, track_to, screen.warn) as following, BestProgress(screen) as progress:
+        listener = cast(BestListener, Several(progress, following)) if track else progress
         best = run_best(study, request, range(seeds), listener)
+    show_tracked(screen, following)
     if best.records and screen.words is screen.answers:  # standard output is not kept for JSON
         show_results(screen, best.records, several=True)
         screen.line()
