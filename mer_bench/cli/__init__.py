@@ -11,6 +11,7 @@ from mer_bench.cli import (
     ablate,
     check,
     data,
+    doctor,
     info,
     leaderboard,
     leaderboard_check,
@@ -74,6 +75,7 @@ app.add_typer(data.commands, name="data", help="Bring a dataset's files here, pr
 app.add_typer(new.commands, name="new", help="Write something to start from, for a model or a dataset of your own.")
 app.command("check")(check.check)
 app.command("predict")(predict.predict)
+app.command("doctor")(doctor.doctor)
 
 
 def main() -> None:

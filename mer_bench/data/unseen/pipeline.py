@@ -142,7 +142,7 @@ def _given(
     if raw is None:
         if inside is None:
             return None
-        there: NDArray[np.bool_] = ~np.isnan(inside.values).all(axis=1)
+        there = np.asarray(~np.isnan(inside.values).all(axis=1), dtype=np.bool_)
         return (inside, there) if there.any() else None
     if inside is not None:
         raise DataError(f"{modality} stands both in {raw.file} and among the dialogues; give it once.")
