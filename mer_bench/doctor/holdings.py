@@ -78,7 +78,9 @@ def _quick(plugin: Plugin[DatasetCard], root: Path) -> Iterator[Finding]:
         try:
             store = open_store(store_folder(root, key))
         except (DataError, MissingDataError) as error:
-            yield fault("data", plugin.name, f"{key} is damaged: {error}", _prepare(key.dataset, key.features))
+            # The sentence ends in what to do; here that has a line of its own.
+            found = str(error).partition(" Prepare it again with")[0]
+            yield fault("data", plugin.name, f"{key}: {found}", _prepare(key.dataset, key.features))
             continue
         whole += 1
         protocol = plugin.card.protocols.get(key.protocol)
@@ -90,9 +92,11 @@ def _quick(plugin: Plugin[DatasetCard], root: Path) -> Iterator[Finding]:
                 f"{key} was made by another version of the card",
                 "It is made again when used.",
             )
-    if there or stores:
-        files = f"{len(there) - len(problems)} of {len(sources)} files" if sources else "no files needed"
-        yield ok("data", plugin.name, f"{files}, {whole} prepared store{'' if whole == 1 else 's'}, sizes right")
+    sound = len(there) - len(problems)
+    if sound or whole:
+        files = f"{sound} of {len(sources)} files" if sources else "no files needed"
+        told = f"{files}, {whole} prepared store{'' if whole == 1 else 's'}, of the right sizes"
+        yield ok("data", plugin.name, told)
 
 
 def _thorough(plugin: Plugin[DatasetCard], root: Path) -> Iterator[Finding]:

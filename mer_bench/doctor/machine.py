@@ -286,7 +286,12 @@ def _writable(what: str, place: Path) -> Finding:
             finally:
                 probe.unlink(missing_ok=True)
     except StorageError as error:
-        return fault("folders", what, f"{place} cannot be written to: {error.reason}", _elsewhere(what))
+        return fault(
+            "folders",
+            what,
+            f"{place} cannot be written to: {error.reason.partition('. ')[0].rstrip('.')}",
+            _elsewhere(what),
+        )
     there = "can be written to" if existing == place else "is not there yet and can be made"
     return ok("folders", what, f"{place} {there}")
 
