@@ -16,7 +16,7 @@ import mer_bench
 from mer_bench import registry
 from mer_bench.data.own.importing import import_own
 from mer_bench.predictions import Predictions, read_predictions
-from mer_bench.records import Record, predictions_file, record_file, record_folder
+from mer_bench.records import Record, predictions_file, private_file, record_file, record_folder
 
 WORDS = ("tea", "bread!", "bus", "rain?", "night", "song", "lamp", "stone...", "HELLO", "you", "and", "me")
 
@@ -35,7 +35,10 @@ class Trained:
 
     @property
     def predictions(self) -> Predictions:
-        return read_predictions(predictions_file(self.file.parent, self.record.run))
+        """By utterance: those of a corpus that may not be passed on lie in a file of their own."""
+        private = private_file(self.file.parent, self.record.run)
+        shared = predictions_file(self.file.parent, self.record.run)
+        return read_predictions(private if private.exists() else shared)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Talks:
         epochs = {} if model in ("logistic", "majority") else {"epochs": 2}
         record = mer_bench.run(
             model, "small-talks", modalities=modalities, settings={**epochs, **(settings or {})},
-            out=self.out, data_root=self.root, threads=1,
+            out=self.out, data_root=self.root, threads=1, keep_predictions=True,
         )  # fmt: skip
         return Trained(record_file(record_folder(self.out, record), record.run), record, self.root)
 

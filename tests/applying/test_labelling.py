@@ -18,8 +18,11 @@ from numpy.typing import NDArray
 import mer_bench
 from mer_bench.applying import Labelled
 from mer_bench.data.own.arrays import FORMATS
+from mer_bench.data.store import open_store
 from mer_bench.errors import DataError, MerBenchError, RecordError, RequestError
-from mer_bench.records import Condition, read_record, weights_file, write_record
+from mer_bench.records import Condition, read_record, record_file, record_folder, weights_file, write_record
+from tests.conftest import ShelfWriter
+from tests.test_runner_folds import CARD, DATASET
 
 from .conftest import Talks, Trained
 
@@ -43,7 +46,9 @@ def columns(talks: Talks) -> list[dict[str, Any]]:
     names = ("audio.loud", "audio.pitch", "audio.rate")
     rows = []
     for row, values in zip(talks.of_test(*SPOKEN), talks.test_audio.tolist(), strict=True):
-        rows.append({**row, **{name: None if np.isnan(value) else value for name, value in zip(names, values)}})
+        rows.append(
+            {**row, **{name: None if np.isnan(value) else value for name, value in zip(names, values, strict=True)}}
+        )
     return rows
 
 
@@ -77,7 +82,7 @@ def write_array(file: Path, values: NDArray[np.float64]) -> None:
 
         save_file({"audio": values}, file)
     else:
-        pyarrow = pytest.importorskip("pyarrow")
+        import pyarrow
         import pyarrow.parquet
 
         named = zip(("loud", "pitch", "rate"), values.T, strict=True)
@@ -94,7 +99,7 @@ def test_measurements_by_id_leave_the_others_missing(talks: Talks, on_both: Trai
     rows = columns(talks)
     for number, row in enumerate(rows):
         if number not in some:
-            row |= dict.fromkeys(("audio.loud", "audio.pitch", "audio.rate"))
+            rows[number] = row | dict.fromkeys(("audio.loud", "audio.pitch", "audio.rate"))
     np.testing.assert_array_equal(labelled.scores, label(on_both, rows).scores)
     assert any("audio is missing in" in note for note in labelled.notes)
 
@@ -153,22 +158,36 @@ def test_other_kinds_of_models(talks: Talks, model: str) -> None:
     assert_is_record(label(trained, columns(talks)), trained)
 
 
-def test_models_of_folds_are_chosen_by_number(synthetic_folds: Trained, talks: Talks) -> None:
-    with pytest.raises(RequestError, match=r"has 2 folds .* choose one with --fold N"):
-        label(synthetic_folds, talks.of_test(*SPOKEN))
-    with pytest.raises(RequestError, match="has the folds 1 to 2, but fold 3 was asked for"):
-        label(synthetic_folds, talks.of_test(*SPOKEN), fold=3)
+def test_models_of_folds_are_chosen_by_number(shelves: ShelfWriter, tmp_path: Path) -> None:
+    """Each fold's own model labels the session that it was tested on as the record says."""
+    plugin = {"__init__.py": '"""Made up."""', "card.toml": CARD.format(redistribute="true"), "dataset.py": DATASET}
+    shelves.add("datasets", "shelf_of_folds", {"sessions": plugin})
+    made = {"data_root": tmp_path / "data", "threads": 1}
+    record = mer_bench.run("logistic", "sessions", protocol="loso", out=tmp_path / "runs", **made)
+    trained = Trained(record_file(record_folder(tmp_path / "runs", record), record.run), record, tmp_path / "data")
+    kept = trained.predictions
+    store = open_store(tmp_path / "data/prepared/sessions/default/emotion/loso/fold2")
+    ids, dialogues = store.identifiers("test")
+    split = store.split("test")
+    rows = [
+        {"dialogue": dialogue, "utterance": name, "speaker": str(speaker), **dict(zip(COLUMNS, values, strict=True))}
+        for name, dialogue, speaker, values in zip(
+            ids, dialogues, split.speakers.tolist(), split.features["text"].tolist(), strict=True
+        )
+    ]
+    labelled = label(trained, rows, fold=2)
+    places = [kept.ids.index(name) for name in ids]
+    assert [kept.classes.index(name) for name in labelled.labels] == kept.predicted[places].tolist()
+    assert any("has no scaler of text" in note for note in labelled.notes)
+    other = label(trained, rows, fold=4)
+    assert not np.array_equal(other.scores, labelled.scores)
+    with pytest.raises(RequestError, match=r"has 5 folds .* choose one with --fold N"):
+        label(trained, rows)
+    with pytest.raises(RequestError, match="has the folds 1 to 5, but fold 6 was asked for"):
+        label(trained, rows, fold=6)
 
 
-@pytest.fixture
-def synthetic_folds(on_words: Trained, tmp_path: Path) -> Trained:
-    """The record of a run with two folds, as far as the choice of one looks at it."""
-    from tests.test_records import folded_record  # type: ignore[attr-defined]
-
-    record = folded_record()
-    file = tmp_path / f"{record.run}.json"
-    write_record(file, record)
-    return Trained(file, record, on_words.root)
+COLUMNS = tuple(f"text.{place}" for place in range(5))
 
 
 def test_a_model_without_folds_has_none(talks: Talks, on_words: Trained) -> None:
@@ -260,7 +279,7 @@ def test_what_is_given_as_the_record(on_words: Trained, talks: Talks) -> None:
 
 def test_nothing_to_label_by(talks: Talks, on_words: Trained, on_both: Trained) -> None:
     for trained in (on_words, on_both):
-        with pytest.raises(RequestError, match="row 1 and the rest hold none. Give it by a column text"):
+        with pytest.raises(RequestError, match=r"row 1 and the rest hold none\. Give it by a column text"):
             label(trained, talks.of_test("dialogue", "speaker"))
 
 
@@ -308,7 +327,7 @@ def test_another_unit_is_noticed(talks: Talks, on_both: Trained) -> None:
 
 def test_arrays_of_what_the_model_does_not_take(talks: Talks, on_words: Trained, tmp_path: Path) -> None:
     np.save(tmp_path / "audio.npy", talks.test_audio)
-    with pytest.raises(RequestError, match="takes text, but .* was given as audio"):
+    with pytest.raises(RequestError, match=r"takes text, but .* was given as audio"):
         label(on_words, talks.of_test(*SPOKEN), arrays={"audio": tmp_path / "audio.npy"})
 
 

@@ -33,7 +33,7 @@ def write(file: Path, rows: list[dict[str, Any]]) -> Path:
     elif file.suffix == ".jsonl":
         file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     else:
-        pyarrow = pytest.importorskip("pyarrow")
+        import pyarrow
         import pyarrow.parquet
 
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
@@ -47,9 +47,8 @@ def told(read: UnseenDialogues) -> tuple[Any, ...]:
 @pytest.mark.parametrize("form", room.FORMATS)
 def test_every_form_says_the_same_and_turns_are_put_in_order(tmp_path: Path, form: str) -> None:
     read = read_unseen(write(tmp_path / f"talks{form}", ROWS), ["text"])
-    assert told(read) == (
-        ["a", "b"], [2, 2], [1, 2, 1, 1.5], ["Bo", "Ann", "Bo", "Bo"], ["You, me", 'Why, "you"?', "Oh\nno", ""], [2, 0, 1, 3],
-    )  # fmt: skip
+    speakers, texts = ["Bo", "Ann", "Bo", "Bo"], ["You, me", 'Why, "you"?', "Oh\nno", ""]
+    assert told(read) == (["a", "b"], [2, 2], [1, 2, 1, 1.5], speakers, texts, [2, 0, 1, 3])
     assert told(read_unseen(ROWS, ["text"])) == told(read)
 
 
@@ -76,9 +75,8 @@ def test_any_order_of_rows_with_turns_gives_the_same_dialogues(random: Any, dial
     random.shuffle(shuffled)
     read = read_unseen(shuffled, ["text"])
     assert read.texts is not None
-    by_dialogue = dict(
-        zip(read.dialogue_ids, (read.texts[start : start + length] for start in range(0, len(rows), length)))
-    )
+    texts = [read.texts[start : start + length] for start in range(0, len(rows), length)]
+    by_dialogue = dict(zip(read.dialogue_ids, texts, strict=True))
     assert by_dialogue == {f"d{name}": [f"{name} {turn}" for turn in range(length)] for name in range(dialogues)}
     assert [shuffled[row]["text"] for row in read.rows] == read.texts
 
@@ -184,8 +182,7 @@ def test_a_dialogue_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_text_is_read_or_refused_in_a_sentence(content: str) -> None:
     rows = [{"dialogue": content, "speaker": content, "text": content, "turn": content}]
     try:
-        read = read_unseen(rows, ["text"])
-    except MerBenchError as error:
-        assert "\n" not in str(error) or "\n" in content
-    else:
-        assert read.texts in ([content], None)
+        texts = read_unseen(rows, ["text"]).texts
+    except MerBenchError:
+        return
+    assert texts == [content]
