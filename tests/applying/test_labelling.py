@@ -38,6 +38,7 @@ def assert_is_record(labelled: Labelled, trained: Trained) -> None:
     kept = trained.predictions
     assert labelled.classes == kept.classes
     assert [labelled.classes.index(name) for name in labelled.labels] == kept.predicted.tolist()
+    assert kept.log_probabilities is not None
     np.testing.assert_array_equal(np.log(labelled.scores).astype(np.float16), kept.log_probabilities)
 
 
@@ -110,6 +111,7 @@ def test_a_modality_that_nobody_gave_is_missing_and_told(talks: Talks, on_both: 
     assert "no audio was given" in labelled.notes[0]
     # As the ablation's condition: the same model with the audio of the test split masked away.
     kept = on_both.predictions
+    assert kept.log_probabilities is not None
     assert not np.array_equal(np.log(labelled.scores).astype(np.float16), kept.log_probabilities)
     assert_masked(labelled, on_both, talks)
 
@@ -162,7 +164,7 @@ def test_models_of_folds_are_chosen_by_number(shelves: ShelfWriter, tmp_path: Pa
     """Each fold's own model labels the session that it was tested on as the record says."""
     plugin = {"__init__.py": '"""Made up."""', "card.toml": CARD.format(redistribute="true"), "dataset.py": DATASET}
     shelves.add("datasets", "shelf_of_folds", {"sessions": plugin})
-    made = {"data_root": tmp_path / "data", "threads": 1}
+    made: dict[str, Any] = {"data_root": tmp_path / "data", "threads": 1}
     record = mer_bench.run("logistic", "sessions", protocol="loso", out=tmp_path / "runs", **made)
     trained = Trained(record_file(record_folder(tmp_path / "runs", record), record.run), record, tmp_path / "data")
     kept = trained.predictions

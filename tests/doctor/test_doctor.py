@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -316,14 +317,14 @@ def test_the_clock(tmp_path: Path) -> None:
 
 
 def test_versions_that_are_too_old_or_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = installation.metadata.version
+    real = metadata.version
 
     def version(name: str) -> str:
         if name == "httpx":
-            raise installation.metadata.PackageNotFoundError(name)
+            raise metadata.PackageNotFoundError(name)
         return "1.9.2" if name == "torch" else real(name)
 
-    monkeypatch.setattr(installation.metadata, "version", version)
+    monkeypatch.setattr(metadata, "version", version)
     faults = {each.subject: each for each in told(installation.versions(), "fault")}
     assert set(faults) == {"torch", "httpx"}
     assert faults["torch"].found == "1.9.2, but mer-bench needs >=2.4"
