@@ -63,17 +63,19 @@ def run_identity(
 
 
 def identity_of(record: Record, dataset_version: int, condition: Condition | None) -> str:
-    """The identity that follows from what a record says of its run.
+    """The identity that follows from what the record of a run says of it.
 
     Args:
         condition: The record's own test condition, or None for the run on the complete test split whose model it is.
     """
+    assert record.kind == "run"
+    assert record.model_version is not None  # as every run has it
     return run_identity(
         dataset=record.dataset,
         dataset_version=dataset_version,
         labels=record.labels,
         features=record.features,
-        sources=record.features_detail.sources,
+        sources=record.sources,
         protocol=record.protocol,
         protocol_version=record.protocol_version,
         modalities=record.modalities,

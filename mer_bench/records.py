@@ -488,11 +488,18 @@ class Record(RecordPart):
         if self.test_condition:
             self._check_condition(self.test_condition)
         if self.status == "failed":
-            if self.failure is None or self.test is not None or self.predictions is not None or self.folds:
-                raise ValueError("a failed run has a failure, and neither test scores nor predictions")
-            if self.audit is not None:
-                raise ValueError("a failed run has nothing to audit")
-            return self
+            self._check_failed()
+        else:
+            self._check_done()
+        return self
+
+    def _check_failed(self) -> None:
+        if self.failure is None or self.test is not None or self.predictions is not None or self.folds:
+            raise ValueError("a failed run has a failure, and neither test scores nor predictions")
+        if self.audit is not None:
+            raise ValueError("a failed run has nothing to audit")
+
+    def _check_done(self) -> None:
         if self.failure is not None:
             raise ValueError("a run that is done has no failure")
         for name in ("dev", "test", "predictions", *(() if self.folds else ("selection",))):
@@ -504,7 +511,6 @@ class Record(RecordPart):
             self._check_folds(self.test)
         if self.audit or any(fold.audit for fold in self.folds):
             self._check_audit()
-        return self
 
     def _check_run(self) -> None:
         if self.external is not None:

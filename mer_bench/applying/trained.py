@@ -103,6 +103,7 @@ def _features_of(record: Record, fold: int | None) -> Features:
     if not record.folds:
         if fold is not None:
             raise RequestError(f"{record.run} has one model and no folds, but fold {fold} was asked for.")
+        assert record.features_detail is not None  # every run has it
         return record.features_detail
     if fold is None:
         raise RequestError(

@@ -487,11 +487,11 @@ def _split_of(record: Record) -> tuple[str, ...]:
 
 
 def _sources_of(record: Record) -> str:
-    return record.features_detail.sources
+    return record.sources
 
 
 def _widths_of(record: Record) -> Hashable:
-    return tuple(sorted(record.features_detail.widths.items()))
+    return tuple(sorted(record.features_detail.widths.items())) if record.features_detail else ()
 
 
 def _layout_key(layout: Layout) -> Hashable:

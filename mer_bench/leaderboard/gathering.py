@@ -276,8 +276,7 @@ def _entry(
     chosen = record.folds[0] if record.folds else record
     selection = chosen.selection
     metric = selection.metric if selection else "weighted_f1"
-    external = getattr(record, "external", None)
-    audit: Any = getattr(record, "audit", None)
+    external, audit = record.external, record.audit
     failure = record.failure
     return Entry(
         origin=str(file),
@@ -295,7 +294,7 @@ def _entry(
         overrides=record.options.get("settings") or {},
         tuned_trials=None if record.tuned is None else record.tuned.trials,
         external=external is not None,
-        selection_rule=selection.rule if selection else str(getattr(external, "selection_rule", "")),
+        selection_rule=selection.rule if selection else external.selection_rule if external else "",
         failure="" if failure is None else f"{failure.kind}: {failure.reason}",
         test=record.test,
         dev=None if record.dev is None else record.dev.weighted_f1,
@@ -333,14 +332,14 @@ def key_of(record: Record) -> Key:
         protocol_version=record.protocol_version,
         modalities=(*known, *sorted(name for name in record.modalities if name not in _MODALITIES)),
         condition=record.test_condition.name if record.test_condition else None,
-        sources=getattr(record, "sources", None) or record.features_detail.sources,
+        sources=record.sources,
         synthetic=record.synthetic,
     )
 
 
 def _sameness(record: Record) -> str:
     code = None if record.model_code is None else record.model_code.sha256
-    stated = str(getattr(getattr(record, "external", None), "selection_rule", ""))
+    stated = record.external.selection_rule if record.external else ""
     settings = (_plain(record.settings), _plain(record.training))
     decides = (record.model, record.model_version, code, record.kind, stated, settings)
     return hashlib.sha256(repr(decides).encode("utf-8", "surrogatepass")).hexdigest()

@@ -292,7 +292,7 @@ def scores_of(record: Record) -> dict[str, float]:
     found = {name: float(value) for name, value in scores.items() if value is not None}
     if record.selection is not None:
         found["chosen_epoch"] = float(record.selection.epoch)
-    return {**found, "wall_seconds": record.cost.wall_seconds}
+    return {**found, "wall_seconds": record.cost.wall_seconds} if record.cost else found
 
 
 def _finite(value: float) -> bool:

@@ -22,7 +22,7 @@ from mer_bench.data.store import open_store
 from mer_bench.errors import DataError, MerBenchError, RecordError, RequestError
 from mer_bench.records import Condition, read_record, record_file, record_folder, weights_file, write_record
 from tests.conftest import ShelfWriter
-from tests.test_runner_folds import CARD, DATASET
+from tests.sessions import CARD, DATASET
 
 from .conftest import Talks, Trained
 
@@ -228,6 +228,7 @@ def conditioned(trained: Trained) -> None:
 
 
 def other_features(trained: Trained) -> None:
+    assert trained.record.features_detail is not None
     rewrite(trained, features_detail=trained.record.features_detail.model_copy(update={"sources": "b" * 64}))
 
 

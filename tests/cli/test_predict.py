@@ -36,7 +36,9 @@ def given(run: tuple[Path, Path], tmp_path: Path) -> list[str]:
     from mer_bench.records import read_record
 
     (tmp_path / "talks.csv").write_text("dialogue,speaker\n1,Ann\n1,Bo\n2,Ann\n")
-    width = read_record(run[0]).features_detail.widths["text"]
+    features = read_record(run[0]).features_detail
+    assert features is not None
+    width = features.widths["text"]
     np.save(tmp_path / "text.npy", np.random.default_rng(0).normal(size=(3, width)))
     return ["--input", str(tmp_path / "talks.csv"), "--array", f"text={tmp_path / 'text.npy'}"]
 

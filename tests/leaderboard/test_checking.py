@@ -252,6 +252,7 @@ def test_somebody_who_knows_how_identities_come_to_be(
         name: {**getattr(record, name), **value} if name == "settings" else value for name, value in changes.items()
     }
     if "features_detail" in merged:
+        assert record.features_detail is not None
         merged["features_detail"] = record.features_detail.model_copy(update=merged["features_detail"])
     meld.dress(**merged)
     meld.trusted += list(original.glob("*.json"))

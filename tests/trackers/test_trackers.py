@@ -96,6 +96,7 @@ def follow(request: RunRequest, names: list[str], folder: Path, seconds: float =
 
 def without_time(record: Record) -> dict[str, Any]:
     """All of a record but how long it took, and in how much memory."""
+    assert record.cost is not None
     cost = record.cost.model_copy(update={"wall_seconds": 0.0, "epochs_per_second": 0.0, "memory_bytes": 0})
     return record.model_copy(update={"cost": cost, "started": ""}).model_dump()
 
