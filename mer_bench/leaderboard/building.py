@@ -21,6 +21,7 @@ import numpy as np
 from mer_bench.errors import RecordError
 from mer_bench.leaderboard.across import across_tables
 from mer_bench.leaderboard.gathering import Entry, in_processes
+from mer_bench.leaderboard.published import published_for
 from mer_bench.leaderboard.standing import Contender, Standing, Standings, stand
 from mer_bench.leaderboard.table import (
     Boards,
@@ -283,11 +284,11 @@ def _runs_of(outlines: Sequence[Outline]) -> int:
 
 
 def _table(outlined: Outline, standings: Standings, others: Sequence[Outline]) -> Table:
-    experiments = outlined.experiments
+    experiments, key = outlined.experiments, outlined.key
     split = experiments[0].done[0].split
     assert split is not None
     return Table(
-        key=outlined.key,
+        key=key,
         name=outlined.name,
         classes=split.classes,
         test_dialogues=len(split.dialogues),
@@ -295,8 +296,8 @@ def _table(outlined: Outline, standings: Standings, others: Sequence[Outline]) -
         rows=tuple(_row(each, standing) for each, standing in zip(experiments, standings.rows, strict=True)),
         pairs=tuple(_rounded_pair(pair) for pair in standings.pairs),
         resamples=standings.resamples,
-        published=(),
-        missing=() if outlined.key.condition else tuple(_curves(outlined, others)),
+        published=() if key.synthetic or key.condition else published_for(key.dataset, key.labels),
+        missing=() if key.condition else tuple(_curves(outlined, others)),
         failed=tuple(map(_failed, outlined.failed)),
     )
 
