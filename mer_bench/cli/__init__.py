@@ -10,6 +10,7 @@ from mer_bench import __version__
 from mer_bench.cli import (
     ablate,
     check,
+    compare,
     data,
     doctor,
     info,
@@ -69,6 +70,7 @@ app.command("ablate")(ablate.ablate)
 app.command("score")(score.score)
 app.add_typer(leaderboard.commands, name="leaderboard", help="Tables of records: build their pages, show one here.")
 leaderboard.commands.command("check")(leaderboard_check.check)
+app.command("compare")(compare.compare)
 app.command("list")(listing.list_names)
 app.command("info")(info.info)
 app.add_typer(data.commands, name="data", help="Bring a dataset's files here, prepare them, see what is there.")
