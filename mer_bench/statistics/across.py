@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,22 +66,21 @@ class Across:
     def verdict(self) -> str:
         """In words: what the tests say, and of those that cannot say anything how many datasets they need."""
         have = f"{len(self.datasets)} dataset{'s' * (len(self.datasets) != 1)}"
-        needs = (
-            ("the Friedman test", self.friedman_needs),
-            ("Nemenyi's", self.nemenyi_needs),
-            ("Wilcoxon's with Holm's correction", self.wilcoxon_needs),
-        )
-        silent = [f"{name} at least {fewest}" for name, fewest in needs if len(self.datasets) < fewest]
         told = []
         if self.friedman_p is not None:
             found = "the models differ" if self.friedman_p <= LEVEL else "no difference between the models is shown"
             told.append(f"Over {have}, {found} (Friedman, p = {self.friedman_p:.3f}).")
+        needs = {
+            "the Friedman test": self.friedman_needs,
+            "Nemenyi's test": self.nemenyi_needs,
+            "Wilcoxon's test with Holm's correction": self.wilcoxon_needs,
+        }
+        silent = [f"for {name} at least {fewest}" for name, fewest in needs.items() if len(self.datasets) < fewest]
         if silent:
-            many = f"{len(self.models)} models"
             told.append(
-                f"{have[0].upper()}{have[1:]} are too few for every verdict" if told else f"{have} tell nothing"
+                f"To tell {len(self.models)} models apart, {_listed(silent)} datasets would be needed, even if all of "
+                f"them agreed; there {'is' if len(self.datasets) == 1 else 'are'} {len(self.datasets)}."
             )
-            told[-1] += f" about {many}: for one, {', '.join(silent)} would be needed."
         return " ".join(told)
 
 
@@ -91,8 +91,7 @@ def compare_across(scores: Mapping[str, Mapping[str, float]], *, level: float = 
     datasets on, and with fewer, where that is too small, the share of permutations of the ranks within the datasets
     that speak for a difference as much. Nemenyi's test tells which models do: those whose mean
     ranks lie a critical difference apart. Wilcoxon's signed-rank test takes two models at a time, whatever the others
-    are, and looks at how large the differences are too; its p-values are exact (with tied differences up to 13
-    datasets) and corrected by Holm.
+    are, and looks at how large the differences are too; its p-values are exact and corrected by Holm.
 
     Source: Friedman (1937), "The Use of Ranks to Avoid the Assumption of Normality Implicit in the Analysis of
     Variance"; Iman & Davenport (1980), "Approximations of the Critical Region of the Friedman Statistic"; Nemenyi
@@ -187,10 +186,15 @@ def _permuted(ranks: NDArray[np.float64]) -> float:
 
 def critical_difference(models: int, datasets: int, level: float = LEVEL) -> float:
     """How far apart in mean rank two of so many models must be (Nemenyi)."""
+    return _quantile(models, level) * math.sqrt(models * (models + 1) / (6 * datasets))
+
+
+@cache
+def _quantile(models: int, level: float) -> float:
+    """Of the studentized range without end of freedom, over the root of two; SciPy integrates it anew each time."""
     from scipy.stats import studentized_range
 
-    quantile = float(studentized_range.ppf(1 - level, models, np.inf)) / math.sqrt(2)
-    return quantile * math.sqrt(models * (models + 1) / (6 * datasets))
+    return float(studentized_range.ppf(1 - level, models, np.inf)) / math.sqrt(2)
 
 
 def cliques_of(mean_ranks: Sequence[float], difference: float) -> tuple[tuple[int, int], ...]:
@@ -219,6 +223,10 @@ def datasets_needed(models: int, level: float = LEVEL) -> dict[str, int]:
     }
 
 
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
 def _ranks(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """Of scores (models, datasets): the best of each dataset is 1."""
     from scipy.stats import rankdata
@@ -237,16 +245,22 @@ def _signed(table: NDArray[np.float64], models: Sequence[str]) -> tuple[Signed, 
 
 
 def _wilcoxon(differences: NDArray[np.float64]) -> float:
-    """Two-sided; datasets on which two models are alike speak for neither and are left out, as Wilcoxon did."""
-    from scipy.stats import PermutationMethod, wilcoxon
+    """Two-sided and exact, ties or not: the share of patterns of signs whose rank sum lies as far from the middle.
+
+    Datasets on which two models are alike speak for neither and are left out, as Wilcoxon did. SciPy's exact
+    distribution knows no tied ranks; here it is built from the ranks that there are, which are whole when doubled.
+    """
+    from scipy.stats import rankdata
 
     there = differences.round(_DECIMALS)
     there = there[there != 0]
-    if not len(there):
-        return 1.0
-    if len(np.unique(np.abs(there))) == len(there):
-        return float(wilcoxon(there, method="exact").pvalue)
-    # SciPy's exact distribution knows no ties: every pattern of signs is gone through, and of many the normal's taken.
-    return float(
-        wilcoxon(there, method=PermutationMethod(n_resamples=2**13) if len(there) <= 13 else "asymptotic").pvalue
-    )
+    doubled = np.rint(2 * rankdata(np.abs(there))).astype(np.int64)
+    total = int(doubled.sum())
+    chances = np.zeros(total + 1)
+    chances[0] = 1.0
+    for rank in doubled.tolist():
+        chances[rank:] = (chances[rank:] + chances[:-rank]) / 2
+        chances[:rank] /= 2
+    distance = abs(2 * int(doubled[there > 0].sum()) - total)
+    far = np.abs(2 * np.arange(total + 1) - total) >= distance
+    return min(1.0, math.fsum(chances[far]))
