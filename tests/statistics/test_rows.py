@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,6 +85,20 @@ def test_a_row_says_in_a_table_what_it_says_alone() -> None:
     assert found.rows[0].rank == 1
     assert found.rows[-1].rank != 1
     assert len(rank_rows(rows[:1], resamples=100).pairs) == 0
+
+
+def test_the_leader_is_held_against_the_range_of_equal_rows() -> None:
+    experiment = Experiment(MELD, 4)
+    # Ten rows that are alike: Tukey's distribution of their range, which has the same independent errors.
+    found = rank_rows(ranked(experiment.model(1) for _ in range(10)))
+    seen = 0
+    for pair in found.pairs:
+        width = (pair.difference.high - pair.difference.low) / (2 * 1.96)
+        wanted = scipy.stats.studentized_range.sf(pair.difference.difference / width * math.sqrt(2), 10, np.inf)
+        if pair.first == 0 and 0.01 < wanted < 0.99:
+            assert pair.adjusted >= wanted - 0.05
+            seen += abs(pair.adjusted - wanted) < 0.05
+    assert seen >= 2
 
 
 def test_two_rows_need_no_correction() -> None:
