@@ -144,6 +144,16 @@ def test_answers_come_in_the_order_of_the_rows(talks: Talks, on_words: Trained) 
         np.testing.assert_allclose(scores, told[at], atol=1e-6)
 
 
+def test_a_file_of_measurements_has_its_rows_in_the_order_of_the_rows(
+    talks: Talks, on_both: Trained, tmp_path: Path
+) -> None:
+    rows = [{**row, "turn": -place} for place, row in enumerate(talks.of_test(*SPOKEN))]
+    np.save(tmp_path / "audio.npy", talks.test_audio)
+    inside = [{**row, "turn": -place} for place, row in enumerate(columns(talks))]
+    by_file = label(on_both, rows, arrays={"audio": tmp_path / "audio.npy"})
+    np.testing.assert_array_equal(by_file.scores, label(on_both, inside).scores)
+
+
 def test_a_dialogue_is_labelled_alike_alone_and_among_others(talks: Talks, on_words: Trained) -> None:
     rows = talks.of_test(*SPOKEN)
     together = label(on_words, rows).scores
@@ -286,14 +296,49 @@ def test_nothing_to_label_by(talks: Talks, on_words: Trained, on_both: Trained) 
             label(trained, talks.of_test("dialogue", "speaker"))
 
 
-def test_a_modality_that_the_model_needs(talks: Talks) -> None:
-    trained = talks.train("mult", ("text", "audio"))
-    from mer_bench import registry
+PLUGIN = """# /// mer-bench
+# title = "Needy"
+# summary = "One linear layer."
+# entry = "Needy"
+# config = "NeedySettings"
+# modalities = ["text", "audio"]
+# needs = ["audio"]
+# ///
 
-    if "audio" not in registry.models().find("mult").card.needs:
-        pytest.skip("this model can do without audio")
-    with pytest.raises(RequestError, match="cannot do without audio"):
+import torch
+from torch import nn
+
+from mer_bench.api import Batch, InputSpec, Model, Output, Settings
+
+
+class NeedySettings(Settings):
+    pass
+
+
+class Needy(Model):
+    def __init__(self, spec: InputSpec, settings: Settings) -> None:
+        super().__init__(spec, settings)
+        self.out = nn.Linear(sum(spec.widths.values()), spec.class_count)
+
+    def forward(self, batch: Batch) -> Output:
+        return Output(self.out(torch.cat(list(batch.features.values()), dim=-1)))
+"""
+
+
+def test_a_model_of_ones_own_with_what_it_needs_and_the_very_code(
+    talks: Talks, tmp_path: Path, add_plugin: Callable[[Path], tuple[str, ...]]
+) -> None:
+    file = tmp_path / "needy.py"
+    file.write_text(PLUGIN)
+    add_plugin(file)
+    trained = talks.train("needy", ("text", "audio"))
+    assert_is_record(label(trained, columns(talks)), trained)
+    with pytest.raises(RequestError, match=r"needy cannot do without audio, of which row 1 and the rest hold none\."):
         label(trained, talks.of_test(*SPOKEN))
+    file.write_text(file.read_text() + "# changed\n")
+    add_plugin(file)
+    with pytest.raises(RequestError, match="the code of needy is not the one that was trained"):
+        label(trained, columns(talks))
 
 
 def test_more_speakers_than_the_model_has_room_for(talks: Talks) -> None:
