@@ -208,6 +208,7 @@ def show_table(screen: Screen, table: Table, top: int | None = None) -> None:
     """A leaderboard on a screen; a narrow one has fewer columns, and says which are left out."""
     from mer_bench.leaderboard import cells
     from mer_bench.leaderboard.cells import COLUMNS, DASH
+    from mer_bench.leaderboard.words import verdict
 
     rows = table.rows[:top]
     # What nothing was measured of is no column.
@@ -221,7 +222,7 @@ def show_table(screen: Screen, table: Table, top: int | None = None) -> None:
         left_out += [column.title for column in there if column.title == title]
         there = [column for column in there if column.title != title]
     screen.line(cells.title(table.key), tone="plain")
-    screen.line(cells.lead(table))
+    screen.line(" ".join(verdict(table).sentences))
     screen.line()
     screen.table(
         [_head(column.short, column.number, column.short == "model") for column in there],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mer_bench.leaderboard.table import Figure, Key, Row, Table
+from mer_bench.leaderboard.table import Figure, Key, Row
 
 DASH = "–"
 
@@ -108,24 +108,6 @@ def title(key: Key) -> str:
         f"{key.dataset}: {part(key.labels)} from {part(key.features)}, {' + '.join(key.modalities)}, "
         f"protocol {part(key.protocol)} version {key.protocol_version}{condition}{made_up}"
     )
-
-
-def lead(table: Table) -> str:
-    """Who leads, by how much, and whether that means anything, in a sentence or two."""
-    leader, *others = table.rows
-    score = f"{leader.label} has the highest weighted F1, {spread(leader.weighted_f1)}"
-    if not others:
-        return f"{score}; it is the only row."
-    if leader.rank is None:
-        return f"{score}; there are too few dialogues to tell whether that is more than chance."
-    second = others[0]
-    ahead = points(leader.weighted_f1.mean - second.weighted_f1.mean)
-    told = f"{score}, {ahead} against {second.label}, which is next."
-    same = [row.label for row in others if row.rank == leader.rank]
-    if same:
-        named = ", ".join(same[:3]) + (f" and {len(same) - 3} more" if len(same) > 3 else "")
-        return f"{told} No test separates it from {named}."
-    return f"{told} The tests separate it from every other row."
 
 
 COLUMNS: tuple[Column, ...] = (

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from mer_bench.leaderboard import cells
 from mer_bench.leaderboard.cells import COLUMNS, DASH
 from mer_bench.leaderboard.table import AcrossDatasets, Boards, Published, Row, Table
+from mer_bench.leaderboard.words import verdict
 
 _MARKUP = {ord(letter): f"\\{letter}" for letter in "\\`*_[]<>|~#"} | {ord("&"): "&amp;"}
 
@@ -17,7 +18,7 @@ def markdown_of(table: Table) -> str:
     key = table.key
     parts = [
         f"# {text(cells.title(key))}",
-        text(cells.lead(table)),
+        text(" ".join(verdict(table).sentences)),
         _grid([column.title for column in COLUMNS], [[column.text(row) for column in COLUMNS] for row in table.rows]),
         _about_rows(table),
         "## F1 of each class",

@@ -18,7 +18,7 @@ from markdown_it import MarkdownIt
 
 from mer_bench.errors import RequestError
 from mer_bench.leaderboard.building import build_boards
-from mer_bench.leaderboard.cells import COLUMNS, lead, seconds
+from mer_bench.leaderboard.cells import COLUMNS, seconds
 from mer_bench.leaderboard.gathering import gather
 from mer_bench.leaderboard.latex import escaped, latex_of
 from mer_bench.leaderboard.markdown import markdown_of, text
@@ -171,15 +171,6 @@ class TestLatex:
 
 
 class TestWords:
-    def test_a_lead_that_no_test_confirms_is_none(self, table: Table) -> None:
-        tied = [row.model_copy(update={"rank": 1}) for row in table.rows]
-        assert "No test separates it from" in lead(table.model_copy(update={"rows": tuple(tied)}))
-        clear = [row.model_copy(update={"rank": 1 + index}) for index, row in enumerate(table.rows)]
-        assert "separate it from every other row" in lead(table.model_copy(update={"rows": tuple(clear)}))
-        unranked = [row.model_copy(update={"rank": None}) for row in table.rows]
-        assert "too few dialogues" in lead(table.model_copy(update={"rows": tuple(unranked)}))
-        assert "the only row" in lead(table.model_copy(update={"rows": table.rows[:1]}))
-
     @pytest.mark.parametrize(
         ("value", "shown"), [(None, "–"), (0.04, "0.0"), (9.94, "9.9"), (9.96, "10"), (1234.0, "1,234")]
     )

@@ -19,8 +19,8 @@ from mer_bench.leaderboard.page.links import FORMATS
 from mer_bench.leaderboard.page.payload import MOST_POINTS, payload_of
 from mer_bench.leaderboard.page.scores import Scale, columns_of, floor_of
 from mer_bench.leaderboard.page.sections import pareto_front
-from mer_bench.leaderboard.page.words import MINUS, grouped, listed, percent, points, seconds, short, verdict
 from mer_bench.leaderboard.table import Boards, Unscored
+from mer_bench.leaderboard.words import MINUS, grouped, listed, percent, points, seconds, short, verdict
 from mer_bench.leaderboard.writing import FORMATS as WRITTEN
 from mer_bench.leaderboard.writing import place_of
 from tests.leaderboard.tables import HOSTILE, make_boards, make_key, make_pair, make_row, make_table

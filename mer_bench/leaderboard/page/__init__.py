@@ -20,8 +20,8 @@ from mer_bench.leaderboard.page.markup import choice_field, data_block, name, se
 from mer_bench.leaderboard.page.payload import payload_across, payload_of
 from mer_bench.leaderboard.page.scores import column_choice, score_table
 from mer_bench.leaderboard.page.sections import Part, parts_of
-from mer_bench.leaderboard.page.words import counted, grouped, part, title_of, verdict
 from mer_bench.leaderboard.table import Boards, Table
+from mer_bench.leaderboard.words import counted, grouped, part, title_of, verdict
 
 __all__ = ["index_of", "page_of"]
 

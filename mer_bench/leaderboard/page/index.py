@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from mer_bench.leaderboard.page.links import address_of
 from mer_bench.leaderboard.page.markup import drawing, folded, name, plain_table, scrolling, section, text
-from mer_bench.leaderboard.page.words import DASH, counted, listed, part, percent, probability, verdict
 from mer_bench.leaderboard.table import AcrossDatasets, Boards, Table, Unscored
+from mer_bench.leaderboard.words import DASH, counted, listed, part, percent, probability, verdict
 
 
 def board_list(tables: Sequence[Table]) -> str:

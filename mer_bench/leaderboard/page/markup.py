@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from mer_bench.leaderboard.page.words import DASH
+from mer_bench.leaderboard.words import DASH
 
 
 def text(value: str) -> str:

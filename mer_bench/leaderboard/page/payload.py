@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from mer_bench.leaderboard.page.scores import floor_of
-from mer_bench.leaderboard.page.words import short
 from mer_bench.leaderboard.table import AcrossDatasets, Row, Run, Table
+from mer_bench.leaderboard.words import short
 
 MOST_POINTS = 40_000
 """Points of all training curves of a page; with more, every second, third, … epoch is drawn."""

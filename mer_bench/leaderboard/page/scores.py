@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from mer_bench.leaderboard.page.markup import name, scrolling, text
-from mer_bench.leaderboard.page.words import (
+from mer_bench.leaderboard.table import Figure, Row, Table
+from mer_bench.leaderboard.words import (
     DASH,
     counted,
     grouped,
@@ -17,7 +18,6 @@ from mer_bench.leaderboard.page.words import (
     seconds,
     short,
 )
-from mer_bench.leaderboard.table import Figure, Row, Table
 
 MANY_ROWS = 30
 """From here the table has a box of its own height, so that its header stays in sight."""

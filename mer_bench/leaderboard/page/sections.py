@@ -8,7 +8,8 @@ from html import escape
 
 from mer_bench.leaderboard.page.markup import choice_field, drawing, folded, name, plain_table, scrolling, section, text
 from mer_bench.leaderboard.page.payload import curve_step
-from mer_bench.leaderboard.page.words import (
+from mer_bench.leaderboard.table import Published, Row, Table
+from mer_bench.leaderboard.words import (
     DASH,
     SIGNIFICANT,
     counted,
@@ -20,7 +21,6 @@ from mer_bench.leaderboard.page.words import (
     seconds,
     short,
 )
-from mer_bench.leaderboard.table import Published, Row, Table
 
 Part = tuple[str, str, str]
 """A part of a page: its anchor, what it is called in the list of parts, and its HTML."""

@@ -1,4 +1,4 @@
-"""What a table means, in words and figures as a page prints them: who leads, by how much, and whether it holds."""
+"""What a table means in words: who leads, by how much, and whether it holds; and figures as a page prints them."""
 
 from __future__ import annotations
 
