@@ -11,6 +11,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from mer_bench.predictions import Predictions
 from mer_bench.records import Condition, Record
 
 
@@ -63,13 +67,13 @@ def run_identity(
 
 
 def identity_of(record: Record, dataset_version: int, condition: Condition | None) -> str:
-    """The identity that follows from what the record of a run says of it.
+    """The identity that follows from what a record of a run says of it; see `external_identity` for others.
 
     Args:
         condition: The record's own test condition, or None for the run on the complete test split whose model it is.
     """
-    assert record.kind == "run"
-    assert record.model_version is not None  # as every run has it
+    assert record.features_detail is not None  # as every run has it
+    assert record.model_version is not None
     return run_identity(
         dataset=record.dataset,
         dataset_version=dataset_version,
@@ -87,6 +91,60 @@ def identity_of(record: Record, dataset_version: int, condition: Condition | Non
         condition=condition,
         model_code=record.model_code.sha256 if record.model_code else None,
     )
+
+
+def external_identity(
+    *,
+    dataset: str,
+    dataset_version: int,
+    labels: str,
+    features: str,
+    sources: str,
+    protocol: str,
+    protocol_version: int,
+    modalities: Sequence[str],
+    name: str,
+    seed: int,
+    predictions: Predictions,
+) -> str:
+    """SHA-256 of all that decides the scores of external predictions and where they stand.
+
+    What is only stated (a selection rule, a source) may be corrected later and is no part of it.
+
+    Args:
+        sources: As `Record.sources`. predictions: In the order of the store.
+    """
+    scores = predictions.log_probabilities
+    decides = {
+        "kind": "external",
+        "dataset": dataset,
+        "dataset_version": dataset_version,
+        "labels": labels,
+        "features": features,
+        "sources": sources,
+        "protocol": protocol,
+        "protocol_version": protocol_version,
+        "modalities": tuple(modalities),
+        "name": name,
+        "seed": seed,
+        "predicted": hashlib.sha256(predictions.predicted.astype("<i2").tobytes()).hexdigest(),
+        "scores": None if scores is None else hashlib.sha256(scores.astype("<f2").tobytes()).hexdigest(),
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def split_checksum(
+    classes: Sequence[str],
+    ids: Sequence[str],
+    dialogues: Sequence[str],
+    positions: NDArray[np.int32],
+    speakers: NDArray[np.int16],
+    true: NDArray[np.int16],
+) -> str:
+    """SHA-256 of all that a score depends on besides the predictions; in the order of the store."""
+    columns = [positions.tolist(), speakers.tolist(), true.tolist()]
+    content = [list(classes), list(ids), list(dialogues), *columns]
+    return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
 
 def run_name(model: str, features: str, seed: int, condition: Condition | None, identity: str) -> str:

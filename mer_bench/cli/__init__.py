@@ -68,8 +68,10 @@ tune.commands.command("export")(tune_show.export)
 app.add_typer(tune.commands, name="tune", help="Search a model's settings on dev, within a fair budget.")
 app.command("ablate")(ablate.ablate)
 app.command("score")(score.score)
-app.add_typer(leaderboard.commands, name="leaderboard", help="Tables of records: build their pages, show one here.")
 leaderboard.commands.command("check")(leaderboard_check.check)
+app.add_typer(
+    leaderboard.commands, name="leaderboard", help="Tables of records: build their pages, show one here, check records."
+)
 app.command("compare")(compare.compare)
 app.command("list")(listing.list_names)
 app.command("info")(info.info)

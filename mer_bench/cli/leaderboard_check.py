@@ -174,15 +174,22 @@ def _store_reader(root: Path | None) -> Callable[[Record], Prepared | None]:
     def read(record: Record) -> Prepared | None:
         features, labels, name = (each.partition("/")[2] for each in (record.features, record.labels, record.protocol))
         try:
-            protocol = registry.datasets(root).find(record.dataset).card.protocols.get(name)
+            card = registry.datasets(root).find(record.dataset).card
+            protocol = card.protocols.get(name)
             if protocol is None or protocol.version != record.protocol_version:
                 return None
-            key = StoreKey(record.dataset, features, labels, name)
-            keys = [replace(key, fold=fold) for fold in range(1, protocol.folds + 1)] or [key]
-            stores: list[Store] = [open_store(store_folder(data_root(root), each)) for each in keys]
-            return _prepared(stores, bool(protocol.folds))
-        except (MerBenchError, OSError):  # none here, or a damaged one: then there is nothing to compare with
+        except MerBenchError:
             return None
+        # External predictions have features of their own: any store has their utterances.
+        for each in [features] if record.kind == "run" else card.feature_sets:
+            key = StoreKey(record.dataset, each, labels, name)
+            keys = [replace(key, fold=fold) for fold in range(1, protocol.folds + 1)] or [key]
+            try:
+                stores: list[Store] = [open_store(store_folder(data_root(root), one)) for one in keys]
+                return _prepared(stores, bool(protocol.folds))
+            except (MerBenchError, OSError):  # none here, or a damaged one: there is nothing to compare with
+                continue
+        return None
 
     return read
 

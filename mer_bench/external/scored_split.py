@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from mer_bench.cards import DatasetCard
 from mer_bench.data.preparation import open_or_prepare, prepared_stores
 from mer_bench.data.store import SPLITS, Store
 from mer_bench.errors import DataError, MissingDataError, PluginError
+from mer_bench.identity import split_checksum
 from mer_bench.locations import StoreKey
 
 
@@ -44,9 +43,7 @@ class ScoredSplit:
     @cached_property
     def checksum(self) -> str:
         """SHA-256 of all that a score depends on besides the predictions."""
-        columns = [self.positions.tolist(), self.speakers.tolist(), self.true.tolist()]
-        content = [list(self.classes), list(self.ids), list(self.dialogues), *columns]
-        return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+        return split_checksum(self.classes, self.ids, self.dialogues, self.positions, self.speakers, self.true)
 
 
 def open_stores(key: StoreKey, card: DatasetCard, root: Path, any_features: bool) -> tuple[Store, ...]:

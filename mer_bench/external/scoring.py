@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ from mer_bench.external.reading import format_of, read_rows
 from mer_bench.external.request import ScorePlan, ScoreRequest, plan
 from mer_bench.external.scored_split import ScoredSplit, open_stores, scored_split
 from mer_bench.external.template import write_blank
+from mer_bench.identity import external_identity
 from mer_bench.recording import check_writable, features_of, write_result
 from mer_bench.records import External, Features, PredictionsFile, Record, read_record, record_folder
 
@@ -145,24 +144,20 @@ def _written(planned: ScorePlan, predictions: Predictions, stated: External, fea
 
 
 def _identity(planned: ScorePlan, predictions: Predictions, sources: str) -> str:
-    """SHA-256 of all that decides the scores and where they stand: what is only stated may be corrected later."""
-    scores = predictions.log_probabilities
-    decides = {
-        "kind": "external",
-        "dataset": planned.key.dataset,
-        "dataset_version": planned.card.version,
-        "labels": planned.labels,
-        "features": planned.features,
-        "sources": sources,
-        "protocol": planned.protocol,
-        "protocol_version": planned.card.protocols[planned.key.protocol].version,
-        "modalities": planned.modalities,
-        "name": planned.request.name,
-        "seed": planned.request.seed,
-        "predicted": hashlib.sha256(predictions.predicted.astype("<i2").tobytes()).hexdigest(),
-        "scores": None if scores is None else hashlib.sha256(scores.astype("<f2").tobytes()).hexdigest(),
-    }
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+    """The identity of these predictions under their name."""
+    return external_identity(
+        dataset=planned.key.dataset,
+        dataset_version=planned.card.version,
+        labels=planned.labels,
+        features=planned.features,
+        sources=sources,
+        protocol=planned.protocol,
+        protocol_version=planned.card.protocols[planned.key.protocol].version,
+        modalities=planned.modalities,
+        name=planned.request.name,
+        seed=planned.request.seed,
+        predictions=predictions,
+    )
 
 
 def _refuse_a_second(folder: Path, start: str, identity: str, planned: ScorePlan) -> None:

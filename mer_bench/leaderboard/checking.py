@@ -20,13 +20,14 @@ from typing import Any
 from mer_bench import registry
 from mer_bench.cards import DatasetCard
 from mer_bench.errors import MerBenchError, RecordError, RequestError, UnknownNameError, nearest_names
+from mer_bench.identity import split_checksum
 from mer_bench.leaderboard import plausibility
 from mer_bench.leaderboard.copies import Alike, alike, same_curves
 from mer_bench.leaderboard.findings import Finding, not_checked, passed, refused
 from mer_bench.leaderboard.layout import Layout, difference, layout_of
 from mer_bench.leaderboard.plausibility import differing
 from mer_bench.metrics import count_dialogues, score, score_folds
-from mer_bench.predictions import DialogueCounts, Predictions, decode_outcomes
+from mer_bench.predictions import Decoder, DialogueCounts, Predictions
 from mer_bench.records import Record, predictions_file, read_record
 
 _COMMIT_LETTERS = frozenset("0123456789abcdef")
@@ -109,7 +110,7 @@ def check_records(
     """
     handed_in = {file.resolve() for file in files}
     others = [file for file in against if file.resolve() not in handed_in]
-    known = _Known(prepared)
+    known, decoder = _Known(prepared), Decoder()
     cases: list[_Case] = []
     datasets: set[str] = set()
     count = len(files) + len(others)
@@ -119,7 +120,7 @@ def check_records(
         if record and not case.is_trusted:
             datasets.add(record.dataset)
         if record and record.dataset in datasets:  # those of other corpora say nothing of these
-            case.compare(record)
+            case.compare(record, decoder)
             cases.append(case)
         elif not case.is_trusted:
             cases.append(case)
@@ -178,19 +179,19 @@ class _Case:
         self.findings.append(passed("schema", "a valid record"))
         return self.record
 
-    def compare(self, record: Record) -> None:
+    def compare(self, record: Record, decoder: Decoder) -> None:
         """Read its predictions, and compare the two."""
         if record.predictions is None:
             self.findings += [not_checked(name, "the run failed") for name in ("predictions", "metrics")]
             return
-        told = self._read_predictions(record)
+        told = self._read_predictions(record, decoder)
         if told:
             self.findings += [refused("predictions", told), not_checked("metrics", "there are no valid predictions")]
             return
         self.findings.append(passed("predictions", "the file that the record was written with"))
         self.findings.append(self._check_metrics(record))
 
-    def _read_predictions(self, record: Record) -> str:
+    def _read_predictions(self, record: Record, decoder: Decoder) -> str:
         """Read the predictions; returns what is wrong with them, or ""."""
         assert record.predictions is not None
         file = predictions_file(self.file.parent, self.file.stem)
@@ -207,7 +208,7 @@ class _Case:
                 f"and the record says {record.predictions.sha256[:12]}…"
             )
         try:
-            self.outcomes = decode_outcomes(content)
+            self.outcomes = decoder.decode(content)
         except RecordError as error:
             return f"{file.name} is not valid: {str(error).rstrip('.')}"
         if self.outcomes.utterances != record.predictions.utterances:
@@ -245,15 +246,22 @@ def _findings(
     """All checks of a valid record but those that look at others' predictions."""
     card, told = _card_of(record, data_root)
     yield from plausibility.check_names(record, case.file)
-    yield from plausibility.check_identity(record, card)
+    if record.kind == "external":
+        yield from plausibility.check_external_identity(record, card, case.outcomes)
+    else:
+        yield from plausibility.check_identity(record, card)
     if card is None:
         yield refused("dataset", told)
     else:
         yield from plausibility.check_card(record, card)
         yield from _check_licence(case, card)
     yield known.check_sources(case, record)
-    yield known.check_widths(case, record)
+    if record.features_detail is not None:
+        yield known.check_widths(case, record)
     yield known.check_utterances(case, record, card)
+    if record.kind == "external":
+        yield from _check_stated(case, record, now)
+        return
     yield from plausibility.check_settings(record)
     if record.status == "done":
         yield from plausibility.check_dev(record)
@@ -265,6 +273,21 @@ def _findings(
     yield from plausibility.check_cost(record)
     yield from plausibility.check_text(record, case.text, now)
     yield _check_code(record, commits)
+
+
+def _check_stated(case: _Case, record: Record, now: datetime) -> Iterator[Finding]:
+    """What is left of external predictions: who made them, and how, is stated and cannot be checked."""
+    assert record.external is not None
+    if isinstance(case.outcomes, Predictions):
+        given = case.outcomes
+        found = split_checksum(given.classes, given.ids, given.dialogues, given.positions, given.speakers, given.true)
+        if found == record.external.test_split:
+            yield passed("test split", "its checksum is that of the utterances and labels of its predictions")
+        else:
+            yield refused("test split", "external.test_split is not the checksum of the utterances of its predictions")
+    yield not_checked("selection", f"stated by its submitter: {record.external.selection_rule}")
+    yield not_checked("system", "what made the predictions, and from what, is stated by its submitter")
+    yield from plausibility.check_text(record, case.text, now)
 
 
 def _card_of(record: Record, data_root: Path | None) -> tuple[DatasetCard | None, str]:
@@ -370,7 +393,7 @@ class _Known:
     def check_sources(self, case: _Case, record: Record) -> Finding:
         """Its features were made from the same files in the same way as those of the other records of the table."""
         own = _sources_of(record)
-        store = self._store(record)
+        store = self._store(record) if record.features_detail is not None else None
         if store is not None:
             if store.sources == own:
                 return passed("sources", "as those of the prepared store on this machine")
@@ -401,12 +424,13 @@ class _Known:
         layout = case.layout
         if layout is None:
             return not_checked("utterances", "there are no predictions to look at")
+        if record.kind == "external":
+            return self._check_labelled(layout, record)
         store = self._store(record)
         if store is not None:
-            expected = layout_of(store.test)
-            if layout.agrees(expected):
-                return passed("utterances", "each of the prepared store on this machine once, with its label")
-            return refused("utterances", difference(layout, expected, "the prepared store on this machine"))
+            wrong = difference(layout, layout_of(store.test), "the prepared store on this machine")
+            said = wrong or "each of the prepared store on this machine once, with its label"
+            return refused("utterances", wrong) if wrong else passed("utterances", said)
         found = self._agreed(
             "utterances",
             case,
@@ -418,16 +442,38 @@ class _Known:
         if found.state != "not checked" or counts is None:
             return found
         told = len(layout.dialogues), sum(each.utterances for each in [case.outcomes] if each)
-        right = counts.dialogues, counts.utterances
         # Counts by dialogue leave out what has no label, so that there may be fewer.
-        fits = told == right if layout.utterances else told[0] == right[0] and told[1] <= right[1]
-        if not fits:
-            return refused(
-                "utterances",
-                f"{told[1]} utterances of {told[0]} dialogues are predicted, "
-                f"but the test split has {right[1]} of {right[0]}",
-            )
-        return replace(found, said=f"as many as the test split has, but {found.said}")
+        fits = told[1] == counts.utterances if layout.utterances else told[1] <= counts.utterances
+        if fits and told[0] == counts.dialogues:
+            return replace(found, said=f"as many as the test split has, but {found.said}")
+        return refused(
+            "utterances",
+            f"{told[1]} utterances of {told[0]} dialogues are predicted, "
+            f"but the test split has {counts.utterances} of {counts.dialogues}",
+        )
+
+    def _check_labelled(self, layout: Layout, record: Record) -> Finding:
+        """External predictions are of the labelled utterances that the runs of any feature set were scored on."""
+        store = self._store(record)
+        if store is not None:
+            known, origin = [layout_of(store.test).labelled], "the prepared store on this machine"
+        else:
+            where = record.dataset, record.labels, record.protocol, record.protocol_version
+            witnesses = [
+                each
+                for (what, *table), said in self._said.items()
+                if what == "test" and (table[0], table[1], table[3], table[4]) == where
+                for each in said
+                if each.said[1] is not layout
+            ]
+            heard = [each for each in witnesses if each.is_trusted] or witnesses
+            known = [each.said[1].labelled for each in heard]
+            origin = heard[0].name if heard else ""
+        if not known:
+            return not_checked("utterances", "no other record of this test split is known here")
+        if any(layout.labelled.agrees(each) for each in known):
+            return passed("utterances", f"each that has a label once, as in {origin}")
+        return refused("utterances", difference(layout.labelled, known[0], origin))
 
     def check_dev_labels(self, case: _Case, record: Record) -> Finding:
         """The dev split has the labels that it has in the other records of the table."""

@@ -72,7 +72,8 @@ def alike(records: Sequence[Record], outcomes: Sequence[Predictions | DialogueCo
     for place, (record, found) in enumerate(zip(records, outcomes, strict=True)):
         if found is not None:
             under = record.test_condition.full_name if record.test_condition else ""
-            shape = (type(found).__name__, len(found.dialogues), found.utterances, found.classes)
+            labelled = found.utterances if isinstance(found, DialogueCounts) else int((found.true >= 0).sum())
+            shape = (type(found).__name__, labelled, found.classes)
             groups.setdefault((record.dataset, record.labels, record.protocol, under, *shape), []).append(place)
     for places in groups.values():
         prints = [_print_of(outcomes[place]) for place in places]
@@ -111,17 +112,20 @@ def _is_fitted(record: Record) -> bool:
 def _print_of(outcomes: Predictions | DialogueCounts | None) -> _Print:
     if isinstance(outcomes, DialogueCounts):
         predicted = outcomes.confusion.sum(axis=(0, 1))
+        order = sorted(range(len(outcomes.dialogues)), key=outcomes.dialogues.__getitem__)
+        there = [row for row in order if outcomes.confusion[row].any()]
         return _Print(
             probabilities=None,
             rows=None,
             labels=None,
-            counts=outcomes.confusion.reshape(-1),
-            dialogues=len(outcomes.dialogues),
+            counts=outcomes.confusion[there].reshape(-1),
+            dialogues=len(there),
             is_constant=False,
             is_lopsided=bool(predicted.max() > _LOPSIDED * predicted.sum()),
         )
     assert outcomes is not None
-    order = sorted(range(outcomes.utterances), key=outcomes.ids.__getitem__)
+    # What has no label is not scored, and external predictions leave it out.
+    order = sorted(np.flatnonzero(outcomes.true >= 0).tolist(), key=outcomes.ids.__getitem__)
     labels = outcomes.predicted[order]
     probabilities, rows, is_constant = None, None, False
     if outcomes.log_probabilities is not None:
@@ -173,7 +177,12 @@ def _alike_in_a_group(prints: Sequence[_Print]) -> Iterator[tuple[int, int, str]
 
 
 def _same_parts(first: _Print, second: _Print) -> str:
-    if first.counts is not None and second.counts is not None and not (first.is_lopsided and second.is_lopsided):
+    if (
+        first.counts is not None
+        and second.counts is not None
+        and first.dialogues == second.dialogues
+        and not (first.is_lopsided and second.is_lopsided)
+    ):
         cells, others = (each.reshape(first.dialogues, -1) for each in (first.counts, second.counts))
         moved = float(np.abs(first.counts - second.counts).sum() / 2 / max(1, first.counts.sum()))
         equal = float((cells == others).all(axis=1).mean())

@@ -32,6 +32,12 @@ class Utterances:
     places: NDArray[np.int64]
 
     @cached_property
+    def labelled(self) -> Utterances:
+        """Those with a label."""
+        rows = np.flatnonzero(self.places[:, 2] >= 0).tolist()
+        return Utterances([self.ids[row] for row in rows], [self.dialogues[row] for row in rows], self.places[rows])
+
+    @cached_property
     def digest(self) -> str:
         """Equal exactly where all of it is."""
         return _digest([list(self.ids), list(self.dialogues)], self.places)
@@ -61,6 +67,24 @@ class Layout:
         """Equal exactly where all that dialogue counts tell is."""
         told = [list(self.classes), list(self.dialogues), {k: list(v) for k, v in self.subsets.items()}, self.folds]
         return _digest(told, self.labels, self.shifts)
+
+    @cached_property
+    def labelled(self) -> Layout:
+        """The same without what has no label, and without its folds: what external predictions are about."""
+        there: NDArray[np.bool_] = self.labels.sum(axis=1) > 0
+        names = tuple(name for name, has in zip(self.dialogues, there, strict=True) if has)
+        kept = set(names)
+        return Layout(
+            classes=self.classes,
+            dialogues=names,
+            labels=self.labels[there],
+            shifts=self.shifts[there],
+            subsets={
+                subset: tuple(name for name in members if name in kept) for subset, members in self.subsets.items()
+            },
+            folds=(),
+            utterances=self.utterances.labelled if self.utterances else None,
+        )
 
     def agrees(self, other: Layout) -> bool:
         """Whether both are of the same test split, as far as both tell of it."""

@@ -17,11 +17,11 @@ import numpy as np
 
 from mer_bench.cards import DatasetCard
 from mer_bench.errors import RecordError
-from mer_bench.identity import identity_of, run_name
+from mer_bench.identity import external_identity, identity_of, run_name
 from mer_bench.leaderboard.findings import Finding, not_checked, passed, refused
 from mer_bench.metrics import METRICS, score
-from mer_bench.predictions import DialogueCounts
-from mer_bench.records import Audit, Cost, Epoch, Record, Scores, Selection, predictions_file
+from mer_bench.predictions import DialogueCounts, Predictions
+from mer_bench.records import EXTERNAL_FEATURES, Audit, Cost, Epoch, Record, Scores, Selection, predictions_file
 
 LAST_BITS: Mapping[str, float] = {"weighted_f1": 1e-15, "macro_f1": 1e-15, "uar": 1e-15, "calibration_error": 1e-12}
 """By how much another machine's sums may differ. Every other score is one division of whole numbers, alike anywhere."""
@@ -90,6 +90,33 @@ def check_identity(record: Record, card: DatasetCard | None) -> Iterator[Finding
         yield passed("identity", "follows from data, model, settings, training and seed")
 
 
+def check_external_identity(
+    record: Record, card: DatasetCard | None, outcomes: Predictions | DialogueCounts | None
+) -> Iterator[Finding]:
+    """The identity of external predictions is the checksum of what was predicted and where it stands."""
+    if card is None or not isinstance(outcomes, Predictions):
+        yield not_checked("identity", "only with predictions by utterance, of a dataset that is known here")
+        return
+    for version in range(1, card.version + 1):
+        found = external_identity(
+            dataset=record.dataset,
+            dataset_version=version,
+            labels=record.labels,
+            features=record.features,
+            sources=record.sources,
+            protocol=record.protocol,
+            protocol_version=record.protocol_version,
+            modalities=record.modalities,
+            name=record.model,
+            seed=record.seed,
+            predictions=outcomes,
+        )
+        if found == record.identity:
+            yield passed("identity", "follows from the name, what was predicted and what it is about")
+            return
+    yield refused("identity", "its identity is not that of its name, its predictions and what they are about")
+
+
 def check_card(record: Record, card: DatasetCard) -> Iterator[Finding]:
     """Label set, feature set and protocol are those of the dataset's card, in the version it has today."""
     labels, features, protocol = (name.partition("/")[2] for name in (record.labels, record.features, record.protocol))
@@ -114,7 +141,9 @@ def check_card(record: Record, card: DatasetCard) -> Iterator[Finding]:
         yield not_checked("labels", "the run failed")
     else:
         yield from _check_labels(record, scores, card.label_sets[labels].classes)
-    if features not in card.feature_sets:
+    if record.kind == "external" and features == EXTERNAL_FEATURES:
+        yield passed("features", "its own, which stand in no table with others")
+    elif features not in card.feature_sets:
         yield refused("features", f"{record.dataset} has no feature set {features}")
     else:
         yield from _check_features(record, card.feature_sets[features].widths)
@@ -378,4 +407,6 @@ def check_text(record: Record, text: str, now: datetime) -> Iterator[Finding]:
 
 def what_decides(record: Record) -> str:
     """Equal for two records of the same run, whatever identity they state."""
+    if record.kind == "external":
+        return record.identity
     return identity_of(record, 0, record.test_condition)

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from mer_bench import runner
 from mer_bench.errors import RequestError
-from mer_bench.identity import identity_of, run_name
+from mer_bench.identity import external_identity, identity_of, run_name, split_checksum
 from mer_bench.leaderboard.checking import Checked, check_records, find_records
 from mer_bench.metrics import count_dialogues, score
 from mer_bench.predictions import DialogueCounts, Predictions, read_outcomes, read_predictions, write_predictions
-from mer_bench.records import Condition, Record, read_record, record_text, write_record
+from mer_bench.records import Condition, External, Record, read_record, record_text, write_record
 from tests.sessions import sessions_installed
 
 RECORDS = Path(__file__).resolve().parents[2] / "leaderboards" / "records"
@@ -485,6 +485,23 @@ def test_any_changed_digit_of_a_score_is_refused(originals: dict[str, Desk], dat
     assert checked.reasons, (part, path, text, changed)
 
 
+@pytest.mark.parametrize("name", [MELD, COUNTS])
+def test_a_change_in_the_fourteenth_decimal_is_refused(name: str, originals: dict[str, Desk]) -> None:
+    desk = originals[name]
+    before = desk.file.read_bytes()
+    scores = desk.values()["test"]
+    paths = [path for path, value in leaves(scores) if isinstance(value, float) and 0.01 < value < 0.99]
+    assert len(paths) > 20
+    for path in paths:
+        small = 1e-11 if path == "calibration_error" else 1e-14
+        try:
+            desk.change(f"test.{path}", lambda value, small=small: value + small)
+            (checked,) = check_records([desk.file])
+        finally:
+            desk.file.write_bytes(before)
+        assert f"test.{path} is " in refusals(checked)["metrics"]
+
+
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -665,6 +682,73 @@ def test_a_failed_run_is_a_record_too(meld: Desk) -> None:
     checked = meld.check()
     assert refusals(checked) == {}
     assert {each.check for each in checked.findings if each.state == "not checked"} >= {"metrics", "selection"}
+
+
+@pytest.fixture
+def outside(meld: Desk, tmp_path: Path) -> Desk:
+    """External predictions for MELD, beside the trusted runs."""
+    given = noisy(read_predictions(meld.predictions), 1.5)
+    meld.predict(given)
+    record = meld.record
+    split = split_checksum(given.classes, given.ids, given.dialogues, given.positions, given.speakers, given.true)
+    stated = External(name="gpt", selection_rule="zero-shot", file_sha256="d" * 64, test_split=split)
+    nothing = dict.fromkeys(("features_detail", "model_version", "selection", "dev", "cost", "machine"))
+    changes = {"kind": "external", "model": "gpt", "features": "meld/external", "external": stated, **nothing}
+    changes |= {"settings": {}, "training": {}, "options": {}, "curve": []}
+    told = {name: getattr(record, name) for name in ("dataset", "labels", "protocol", "protocol_version", "modalities")}
+    identity = external_identity(
+        **told, dataset_version=1, features="meld/external", sources=split, name="gpt", seed=3, predictions=given
+    )
+    run = run_name("gpt", "external", 3, None, identity)
+    assert record.predictions is not None
+    files = record.predictions.model_copy(update={"file": f"{run}.predictions.npz"})
+    new = meld.file.with_name(f"{run}.json")
+    meld.predictions.rename(new.with_name(files.file))
+    meld.file.unlink()
+    write_record(new, Record(**{**dict(record), **changes, "run": run, "identity": identity, "predictions": files}))
+    return Desk(meld.folder, new, meld.trusted)
+
+
+class TestExternal:
+    def test_what_can_be_checked_is(self, outside: Desk) -> None:
+        checked = outside.check()
+        assert refusals(checked) == {}
+        states = {each.check: each.state for each in checked.findings}
+        assert {states[name] for name in ("metrics", "identity", "utterances", "test split", "labels")} == {"passed"}
+        assert {states[name] for name in ("selection", "system")} == {"not checked"}
+        assert refusals(outside.check(trusted=False)) == {}
+
+    @pytest.mark.parametrize(
+        ("path", "value", "check"),
+        [
+            ("test.weighted_f1", raised, "metrics"),
+            ("test.classes.joy.f1", raised, "metrics"),
+            ("identity", "0" * 64, "identity"),
+            ("external.test_split", "1" * 64, "test split"),
+            ("external.name", "other", "schema"),
+            ("external.note", "in /home/somebody/mer", "privacy"),
+            ("seed", 4, "identity"),
+            ("features", "meld/transcripts", "schema"),
+            ("protocol_version", 2, "protocol"),
+            ("labels", "meld/sentiment", "labels"),
+            ("model_version", 1, "schema"),
+            ("started", "soon", "time"),
+        ],
+    )
+    def test_a_changed_field_is_refused(self, path: str, value: Any, check: str, outside: Desk) -> None:
+        outside.change(path, value)
+        assert check in refusals(outside.check())
+
+    def test_changed_labels(self, outside: Desk) -> None:
+        outside.predict(relabelled(read_predictions(outside.predictions)))
+        found = refusals(outside.check())
+        assert "the true labels were changed" in found["utterances"]
+        assert "test split" in found
+
+    def test_a_runs_predictions_under_a_systems_name(self, outside: Desk) -> None:
+        theirs = read_predictions(outside.trusted[0].with_name(f"{outside.trusted[0].stem}.predictions.npz"))
+        outside.predict(replace(theirs, log_probabilities=None))
+        assert "% of their predicted labels are the same" in refusals(outside.check())["copies"]
 
 
 def test_it_works_without_torch(meld: Desk) -> None:
