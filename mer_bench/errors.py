@@ -13,7 +13,10 @@
     ├── RunError                the request was right and the run failed: exit code 1
     │   ├── DivergedError       the loss became NaN or infinite
     │   ├── OutOfMemoryError    memory of the device or of the machine was exhausted
+    │   ├── AlreadyRunningError another process is at the same run
+    │   ├── WorkerLostError     the worker was gone each time that it did this run
     │   └── StorageError        something could not be written or read: disk full, folder read-only
+    ├── StoppedError            stopped by a signal, and saved: exit code 75
     ├── UnreachableError        no host answered (name or connection failure); exit code 1
     └── RecordError             a record or predictions file is not valid; exit code 2
 
@@ -117,6 +120,10 @@ class OutOfMemoryError(RunError):
     """The memory of the device or of the machine was exhausted."""
 
 
+class WorkerLostError(RunError):
+    """The worker was gone each time that it did this run: killed, out of memory, or out of reach."""
+
+
 class StorageError(RunError):
     """Something could not be written or read: disk full, folder read-only.
 
@@ -127,6 +134,16 @@ class StorageError(RunError):
     def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class AlreadyRunningError(RunError):
+    """Another process is at the very same run, or took it over."""
+
+
+class StoppedError(MerBenchError):
+    """Stopped before the end, with what was done so far saved; the same command goes on."""
+
+    exit_code = 75
 
 
 class UnreachableError(MerBenchError):

@@ -21,6 +21,7 @@ from mer_bench.cli import (
     predict,
     run,
     score,
+    sweep,
     tune,
     tune_show,
 )
@@ -66,6 +67,7 @@ app.command("run")(run.run)
 tune.commands.command("show")(tune_show.show)
 tune.commands.command("export")(tune_show.export)
 app.add_typer(tune.commands, name="tune", help="Search a model's settings on dev, within a fair budget.")
+app.command("sweep")(sweep.sweep)
 app.command("ablate")(ablate.ablate)
 app.command("score")(score.score)
 leaderboard.commands.command("check")(leaderboard_check.check)

@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from rich import box
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -117,22 +118,7 @@ class Screen:
         Args:
             tones: Colour of some rows, by their index.
         """
-        cells = [list(row) for row in rows]
-        widths = column_widths(columns, cells, self.words.width)
-        # Padding only to the right, and as wide as `column_widths` reckons.
-        drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
-        for column, width in zip(columns, widths, strict=True):
-            drawn.add_column(
-                Text(column.header),
-                justify="right" if column.number else "left",
-                no_wrap=column.narrow != "wrap",
-                overflow="fold",
-                width=width,
-            )
-        for index, row in enumerate(cells):
-            style = STYLES[(tones or {}).get(index, "plain")]
-            shown = [cut(cell, width, column) for cell, width, column in zip(row, widths, columns, strict=True)]
-            drawn.add_row(*(Text(cell) for cell in shown), style=style)
+        drawn = _drawn(columns, rows, self.words.width, tones or {})
         if title:
             _print(self.words, Text(title, style="bold"))
         self.words.print(drawn)
@@ -183,6 +169,42 @@ class Bar:
             self._progress.update(self._task, total=total)
         if done is not None:
             self._progress.update(self._task, completed=done)
+
+
+class LiveTable:
+    """Tables on the last lines of a terminal, drawn again and again while something long runs; a context manager.
+
+    Whatever is printed meanwhile stands above them. They are gone at the end.
+    """
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._live = Live(console=screen.words, transient=True, refresh_per_second=4)
+
+    def __enter__(self) -> LiveTable:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, counts: Sequence[tuple[str, str]], columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+        """One line of counts under their names, and a table, cut off where the screen ends.
+
+        Args:
+            counts: Names and values, from the left.
+        """
+        width, height = self._screen.words.size
+        names = [Column(name, number=True) for name, _ in counts]
+        shown = list(rows[: max(1, height - 8)])
+        parts: list[RenderableType] = [_drawn(names, [[value for _, value in counts]], width, {})]
+        if shown:
+            parts += [Text(), _drawn(columns, shown, width, {})]
+        if len(rows) > len(shown):
+            parts.append(Text(f"and {len(rows) - len(shown)} more", style=STYLES["quiet"]))
+        self._live.update(Group(*parts))
 
 
 @contextmanager
@@ -297,6 +319,27 @@ def duration_text(seconds: float) -> str:
 def percent(share: float | None) -> str:
     """A fraction in [0, 1] as percent with two decimals; a dash where there is none."""
     return "-" if share is None else f"{100 * share:.2f}"
+
+
+def _drawn(columns: Sequence[Column], rows: Iterable[Sequence[str]], screen: int, tones: Mapping[int, Tone]) -> Table:
+    """A table that fits the screen where its columns allow it."""
+    cells = [list(row) for row in rows]
+    widths = column_widths(columns, cells, screen)
+    # Padding only to the right, and as wide as `column_widths` reckons.
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+    for column, width in zip(columns, widths, strict=True):
+        drawn.add_column(
+            Text(column.header),
+            justify="right" if column.number else "left",
+            no_wrap=column.narrow != "wrap",
+            overflow="fold",
+            width=width,
+        )
+    for index, row in enumerate(cells):
+        style = STYLES[tones.get(index, "plain")]
+        shown = [cut(cell, width, column) for cell, width, column in zip(row, widths, columns, strict=True)]
+        drawn.add_row(*(Text(cell) for cell in shown), style=style)
+    return drawn
 
 
 def _console(stderr: bool) -> Console:

@@ -333,6 +333,30 @@ def prepare(key: StoreKey, root: Path, options: Mapping[str, Any] | None = None)
     )
 
 
+def open_prepared(key: StoreKey, root: Path) -> Store | None:
+    """Open a store that is prepared, by this version of the dataset's card; None where it is not.
+
+    Raises:
+        DataError: If it is damaged; names the file.
+    """
+    store, is_current = _open_if_there(key, root, registry.datasets(root).find(key.dataset).card)
+    return store if is_current else None
+
+
+def _open_if_there(key: StoreKey, root: Path, card: DatasetCard) -> tuple[Store | None, bool]:
+    """The store, and whether this version of the card made it."""
+    _check_fold(key, card)
+    folder = store_folder(root, key)
+    try:
+        store = open_store(folder)
+    except MissingDataError:
+        return None, False
+    if store.manifest.key != key:
+        raise DataError(f"the store {folder} is that of {store.manifest.key}, not of {key}. Delete the folder.")
+    versions = (card.version, card.protocols[key.protocol].version)
+    return store, (store.manifest.dataset_version, store.manifest.protocol_version) == versions
+
+
 def open_or_prepare(key: StoreKey, root: Path, on_prepare: Callable[[str], None] | None = None) -> Store:
     """Open a store, or prepare it first when all that it is made from is there.
 
@@ -347,19 +371,10 @@ def open_or_prepare(key: StoreKey, root: Path, on_prepare: Callable[[str], None]
     """
     plugin = registry.datasets(root).find(key.dataset)
     card = plugin.card
-    _check_fold(key, card)
-    folder = store_folder(root, key)
-    try:
-        store = open_store(folder)
-    except MissingDataError:
-        why = ""
-    else:
-        if store.manifest.key != key:
-            raise DataError(f"the store {folder} is that of {store.manifest.key}, not of {key}. Delete the folder.")
-        versions = (card.version, card.protocols[key.protocol].version)
-        if (store.manifest.dataset_version, store.manifest.protocol_version) == versions:
-            return store
-        why = " again, since it was made by another version of the dataset"
+    store, is_current = _open_if_there(key, root, card)
+    if store is not None and is_current:
+        return store
+    why = "" if store is None else " again, since it was made by another version of the dataset"
     needs = card.feature_sets[key.features].needs
     missing = find_sources(plugin, key.features, root)[1]
     if missing:
