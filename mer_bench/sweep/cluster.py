@@ -169,7 +169,7 @@ class _Work:
     def _give(self, client: Client, identity: str) -> None:
         self._given[identity] += 1
         heard = self._heard
-        # The same name in every connection: a scheduler that still knows the order does not have it done twice.
+        # A name of its own each time: what became of an earlier one is not taken for this one's.
         key = f"{self.topic}-{identity}-{self._given[identity]}"
         future = client.submit(perform_for_dask, self._orders[identity], self.topic, key=key, pure=False)
         self._futures[identity] = future
@@ -193,7 +193,9 @@ class _Work:
             outcome: Outcome = future.result(timeout=60)
         except Exception:  # the worker that held it is gone, or the scheduler
             outcome = Outcome(identity, "dropped")
-        if not self.collected.take(outcome):
+        if outcome.status == "dropped":
+            self._give(client, identity)
+        elif not self.collected.take(outcome):
             self._again(client, run)
 
     def _end_badly(self, client: Client, run: SweepRun, error: BaseException | None) -> None:
@@ -202,11 +204,11 @@ class _Work:
         if isinstance(error, KilledWorker):
             # Dask counts every order that lay with a worker when it died, begun or not; we count those that were begun.
             with _losses():
-                tries, since = client.get_metadata([self.topic, run.identity], (0, time.time()))
-            if tries < TRIES:
+                begun = _without_end(client, [self.topic, run.identity])
+            if len(begun) < TRIES:
                 self._give(client, run.identity)
                 return
-            self._set_aside(run, time.time() - since)
+            self._set_aside(run, time.time() - min(begun))
         elif isinstance(error, ModuleNotFoundError | ImportError):
             self.collected.fail(run, f"a worker cannot import what the run needs ({error}); install mer-bench there.")
         else:
@@ -288,15 +290,24 @@ def perform_for_dask(order: Order, topic: str) -> Outcome:
     worker = get_worker()
     client = get_client()
     key = worker.get_current_task()
-    place = [topic, order.identity]
+    place, mark = [topic, order.identity], secrets.token_hex(8)
 
     def begin() -> tuple[int, float]:
-        tries, since = client.get_metadata(place, (0, time.time()))
-        client.set_metadata(place, (tries + 1, since))
-        return tries + 1, time.time() - since
+        before = _without_end(client, place)
+        client.set_metadata([*place, mark], time.time())
+        return len(before) + 1, time.time() - min(before, default=time.time())
 
     def is_unwanted() -> bool:
         task = worker.state.tasks.get(key)
         return task is None or task.state in ("cancelled", "released", "forgotten")
 
-    return perform(order, Surroundings(begin, lambda news: worker.log_event(topic, news), is_unwanted))
+    outcome = perform(order, Surroundings(begin, lambda news: worker.log_event(topic, news), is_unwanted))
+    with suppress(Exception):
+        client.set_metadata([*place, mark], None)
+    return outcome
+
+
+def _without_end(client: Client, place: list[str]) -> list[float]:
+    """When each of the tries of a run began of which nobody has heard that it ended: its worker is gone."""
+    tries: dict[str, float | None] = client.get_metadata(place, {})
+    return [since for since in tries.values() if since is not None]

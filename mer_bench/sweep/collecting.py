@@ -52,7 +52,7 @@ class Collected:
         if outcome.status in ("failed", "unfit"):
             self.fail(run, outcome.reason)
             return True
-        return outcome.status == "done" and self.look(run, SEEN_WITHIN_SECONDS)
+        return self.look(run, SEEN_WITHIN_SECONDS)
 
     def look(self, run: SweepRun, seconds: float = 0.0) -> bool:
         """Take the record of a run if it is there, whole and its own."""

@@ -213,10 +213,10 @@ def _hand_in(cluster: Any, place: Queue) -> None:
     from distributed.core import Status
 
     async def start() -> None:
+        cluster.scale(jobs=place.count)  # which will look after it later, and say nothing
         await cluster._correct_state()
 
     try:
-        cluster.scale(jobs=place.count)
         cluster.sync(start)
         if cluster.status == Status.failed:
             raise RuntimeError("no job was taken")
@@ -247,7 +247,7 @@ def queue_options(place: Queue) -> dict[str, Any]:
         "local_directory": "${TMPDIR:-/tmp}",
         "log_directory": str(place.logs.absolute()),
         "python": sys.executable,
-        "scheduler_options": {"dashboard": False},
+        "scheduler_options": {"dashboard": False, "dashboard_address": None},
         "silence_logs": logging.CRITICAL,
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -299,9 +298,3 @@ def _told(each: tuple[Path, Record]) -> object:
 def unfinished(folder: Path) -> list[str]:
     """Hidden files and folders that a sweep left behind."""
     return sorted(str(file.relative_to(folder)) for file in folder.rglob(".*"))
-
-
-def choose_victims(seed: int, workers: int, deaths: int) -> list[tuple[float, int]]:
-    """Seconds to wait before each death, and which worker it meets."""
-    chance = random.Random(seed)
-    return [(chance.uniform(0.2, 1.5), chance.randrange(workers)) for _ in range(deaths)]

@@ -88,14 +88,9 @@ def slurm() -> Iterator[dict[str, str]]:
         _wait((folder / "munge.socket").exists, "munged")
         _start(stack, folder, environment, "slurmctld", "-D", "-i")
         _start(stack, folder, environment, "slurmd", "-D", "-N", host)
-        _wait(lambda: "idle" in _said(environment, "sinfo", "-h", "-o", "%T"), "the node")
-        stack.callback(_said, environment, "scancel", "--user=root")
+        _wait(lambda: "idle" in said(environment, "sinfo", "-h", "-o", "%T"), "the node")
+        stack.callback(said, environment, "scancel", "--user=root")
         yield environment
-
-
-def jobs(environment: dict[str, str]) -> list[str]:
-    """Names and states of the jobs that are there."""
-    return _said(environment, "squeue", "-h", "-o", "%j %T").split("\n")
 
 
 def _found(name: str) -> str | None:
@@ -126,7 +121,8 @@ def _start(stack: ExitStack, folder: Path, environment: dict[str, str], name: st
     stack.callback(stop)
 
 
-def _said(environment: dict[str, str], *words: str) -> str:
+def said(environment: dict[str, str], *words: str) -> str:
+    """What one of its programs answers."""
     told = subprocess.run(
         words, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=20
     )
