@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import subprocess
 import sys
 import tempfile
 import threading
@@ -17,6 +18,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from distributed import Client
 
 from mer_bench import registry
 from mer_bench.data.preparation import open_or_prepare, resolve
@@ -31,7 +34,7 @@ from tests.sweep.loopback import Compared, Loopback, compare, loopback, unfinish
 
 @dataclass
 class Killer(SweepListener):
-    """Kills a worker while it does a run, and starts another in its place, as often as it was told to.
+    """Kills a worker that does a run, and starts another in its place, as often as it was told to.
 
     A run is hit twice at most: the third time it would be set aside, as it should be.
 
@@ -44,34 +47,46 @@ class Killer(SweepListener):
     deaths: int
     restarts: int
     begun: Counter[str] = field(default_factory=Counter)
-    running: dict[str, int] = field(default_factory=dict)
+    hits: Counter[str] = field(default_factory=Counter)
     died: int = 0
     restarted: int = 0
+    _turn: threading.Lock = field(default_factory=threading.Lock)
 
     def run_begun(self, run: SweepRun, tries: int) -> None:
-        self.running[run.identity] = tries
         self.begun[run.identity] += 1
         if self.died < self.deaths:
             threading.Timer(self.chance.uniform(0.05, 0.4), self._strike).start()
 
-    def run_done(self, run: SweepRun, record: object) -> None:
-        self.running.pop(run.identity, None)
-
     def _strike(self) -> None:
-        # Not which worker has which run, but how often each of those that run was hit, bounds the deaths of a run.
-        if self.died >= self.deaths or any(tries >= TRIES for tries in self.running.values()):
-            return
-        if self.restarted < self.restarts and self.died >= self.deaths // 2:
-            self.restarted += 1
-            self.cluster.restart()
-            self.running.clear()
-            return
-        workers = [worker for worker in self.cluster.workers if worker.poll() is None]
-        if not workers:
-            return
-        self.died += 1
-        self.cluster.kill(self.chance.choice(workers))
-        self.cluster.start_worker()
+        with self._turn:
+            if self.died >= self.deaths:
+                return
+            if self.restarted < self.restarts and self.died >= self.deaths // 2:
+                self.restarted += 1
+                self.cluster.restart()
+                return
+            victims = self._at_work()
+            if not victims:
+                return
+            victim, identity = self.chance.choice(victims)
+            self.hits[identity] += 1
+            self.died += 1
+            self.cluster.kill(victim)
+            self.cluster.start_worker()
+
+    def _at_work(self) -> list[tuple[subprocess.Popen[bytes], str]]:
+        """Workers that do a run which may be hit yet, each with the run's identity."""
+        with Client(self.cluster.address, set_as_default=False) as client:
+            tasks = client.processing()
+            names = {place: worker["name"] for place, worker in client.scheduler_info(-1)["workers"].items()}
+        found = []
+        for place, keys in sorted(tasks.items()):
+            for key in keys[:1]:
+                identity = str(key).rsplit("-", 2)[1]
+                worker = self.cluster.names.get(names.get(place, ""))
+                if worker is not None and worker.poll() is None and self.hits[identity] < TRIES - 1:
+                    found.append((worker, identity))
+        return found
 
 
 @dataclass(frozen=True)
@@ -104,7 +119,7 @@ def deaths_of_workers(
             collected = work_elsewhere(bench.sweep(folder / "other", part), connect, killer, patience=300)
     seconds = time.monotonic() - begun
     compared = compare(bench.serial(folder / "serial", part), folder / "other")
-    again = sum(tries > 1 for tries in killer.begun.values())
+    again = sum(tries - 1 for tries in killer.begun.values())
     left = unfinished(folder / "other")
     return Report(compared, killer.died, killer.restarted, again, len(collected.failed), left, seconds)
 

@@ -87,7 +87,7 @@ class Loopback:
 
     Attributes:
         environment: Of the workers, besides this process's own.
-        deaths: How many workers were killed.
+        deaths: How many workers were killed. names: Every worker that was started, by its name.
     """
 
     folder: Path
@@ -96,6 +96,7 @@ class Loopback:
     scheduler: subprocess.Popen[bytes] | None = None
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     deaths: int = 0
+    names: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _number: int = 0
 
     @property
@@ -111,8 +112,11 @@ class Loopback:
 
     def start_worker(self, address: str | None = None, threads: int = 1) -> subprocess.Popen[bytes]:
         """Start one without anything that would start it again."""
+        name = f"worker-{self._number}"
         words = [
             address or self.address,
+            "--name",
+            name,
             "--nthreads",
             str(threads),
             "--no-nanny",
@@ -123,6 +127,7 @@ class Loopback:
         words += ["--local-directory", str(self.folder), "--death-timeout", "20"]
         worker = self._start("dask_worker", *words)
         self.workers.append(worker)
+        self.names[name] = worker
         return worker
 
     def _start(self, program: str, *words: str) -> subprocess.Popen[bytes]:
