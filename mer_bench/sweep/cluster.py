@@ -67,8 +67,9 @@ def work_elsewhere(
                     ) from error
                 if time.monotonic() - lost_since > patience:
                     raise StoppedError(
-                        f"the scheduler has been gone for {patience:g} seconds; {len(collected.done)} runs are saved, "
-                        "and the same command goes on."
+                        f"the scheduler has been gone for {patience:g} seconds; "
+                        f"{len(sweep.found) + len(collected.done)} of {len(sweep.runs)} runs are saved, and the same "
+                        "command goes on."
                     ) from error
                 listener.waited()
                 time.sleep(LOOK_SECONDS)

@@ -105,8 +105,8 @@ def opened(place: Place, device: str) -> Iterator[tuple[Connect, int]]:
     import dask
     import distributed  # noqa: F401 — before its settings are changed, or they would be gone at the end
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what counts is told by the sweep
     with ExitStack() as stack:
+        stack.enter_context(_silent())
         settings = {
             "distributed.scheduler.worker-saturation": 1.0,
             "distributed.admin.system-monitor.gil.enabled": False,
@@ -250,6 +250,20 @@ def queue_options(place: Queue) -> dict[str, Any]:
         "scheduler_options": {"dashboard": False, "dashboard_address": None},
         "silence_logs": logging.CRITICAL,
     }
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what Dask logs, tracebacks of a lost connection among it: what counts is told by the sweep."""
+    known = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
+    before = {name: logging.getLogger(name).level for name in known}  # most have a level of their own
+    for name in known:
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _end(cluster: Any) -> None:

@@ -79,12 +79,15 @@ def test_runs_that_fail_do_not_stop_the_others(bench: Bench, tmp_path: Path) -> 
     assert ["IndexError" in reason for reason in collected.failed.values()] == [True]
 
 
-def test_scheduler_that_is_killed_and_started_again_is_given_what_is_left(bench: Bench, tmp_path: Path) -> None:
+def test_scheduler_that_is_killed_and_started_again_is_given_what_is_left(
+    bench: Bench, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     part = bench.part(6, **SLOW)
     with loopback(tmp_path / "dask", 2) as cluster:
         hearing = Hearing(lambda: threading.Thread(target=cluster.restart).start())
         collected = work_at(cluster.address, bench.sweep(tmp_path / "two", part), hearing)
-    assert (hearing.lost, hearing.back) == (1, 1)
+    assert hearing.lost == hearing.back >= 1
+    assert capfd.readouterr().err == ""  # Dask would print a traceback
     assert len(collected.done) == 6
     assert sorted(hearing.done) == sorted(set(hearing.done))
     assert compare(bench.serial(tmp_path / "one", part), tmp_path / "two").is_same
@@ -95,10 +98,13 @@ def test_scheduler_that_stays_away_ends_the_sweep_which_goes_on_later(bench: Ben
     with loopback(tmp_path / "dask", 1) as cluster:
         assert cluster.scheduler is not None
         kill = cluster.scheduler.kill
-        with pytest.raises(StoppedError, match=r"gone for 1 seconds; 0 runs are saved, and the same command goes on"):
+        with pytest.raises(
+            StoppedError, match=r"gone for 1 seconds; 0 of 3 runs are saved, and the same command goes on"
+        ):
             work_at(cluster.address, bench.sweep(tmp_path / "out", part), Hearing(kill), patience=1)
     with loopback(tmp_path / "dask", 1) as cluster:
-        assert len(work_at(cluster.address, bench.sweep(tmp_path / "out", part), Hearing()).done) == 3
+        work_at(cluster.address, bench.sweep(tmp_path / "out", part), Hearing())
+    assert compare(bench.serial(tmp_path / "one", part), tmp_path / "out").is_same
 
 
 def test_network_that_is_cut_between_the_sweep_and_the_scheduler(bench: Bench, tmp_path: Path) -> None:
