@@ -13,6 +13,7 @@
     ├── RunError                the request was right and the run failed: exit code 1
     │   ├── DivergedError       the loss became NaN or infinite
     │   ├── OutOfMemoryError    memory of the device or of the machine was exhausted
+    │   ├── CheckpointError     a saved state is damaged, or a state cannot be saved
     │   ├── AlreadyRunningError another process is at the same run
     │   ├── WorkerLostError     the worker was gone each time that it did this run
     │   └── StorageError        something could not be written or read: disk full, folder read-only
@@ -136,14 +137,27 @@ class StorageError(RunError):
         self.reason = reason
 
 
+class CheckpointError(RunError):
+    """A saved state of a run is damaged or is that of another run, or a state cannot be saved."""
+
+
 class AlreadyRunningError(RunError):
     """Another process is at the very same run, or took it over."""
 
 
 class StoppedError(MerBenchError):
-    """Stopped before the end, with what was done so far saved; the same command goes on."""
+    """A run was stopped by a signal and can go on where it was; no failure, and no record says so.
+
+    Args:
+        saved: Whether a state was saved from which the same command goes on; else exit code 130, as Ctrl-C has.
+    """
 
     exit_code = 75
+
+    def __init__(self, message: str, saved: bool = True) -> None:
+        super().__init__(message)
+        if not saved:
+            self.exit_code = 130
 
 
 class UnreachableError(MerBenchError):

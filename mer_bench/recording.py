@@ -30,6 +30,7 @@ from mer_bench.records import (
     private_file,
     record_file,
     record_folder,
+    unfinished_folder,
     weights_file,
 )
 
@@ -71,8 +72,8 @@ class Recording:
 
     @property
     def unfinished(self) -> Path:
-        """What the run needs until its record is written; gone afterwards."""
-        return self.folder / f".{self.name}.unfinished"
+        """The run's working folder; see `mer_bench.unfinished`."""
+        return unfinished_folder(self.folder, self.name)
 
     def found(self) -> Record | None:
         """The record of this very run if it is there and done, with predictions that give its scores.
@@ -183,8 +184,13 @@ class Recording:
             seed=request.seed,
             settings=plan.settings.model_dump(mode="json"),
             training=plan.training.model_dump(mode="json"),
-            options={"settings": dict(request.settings), "device": request.device, "threads": request.threads},
-            machine=_machine(device),
+            options={
+                "settings": dict(request.settings),
+                "device": request.device,
+                "threads": request.threads,
+                **({} if request.deterministic else {"deterministic": False}),
+            },
+            machine=self.machine(device),
             version=__version__,
             tuned=request.tuned or self._tuned_before(),
             **parts,
@@ -192,15 +198,25 @@ class Recording:
 
     def _tuned_before(self) -> Tuned | None:
         """The study that the record of this very run names, if it is there: repeated, it still stems from it."""
+        before = self.before()
+        return before.tuned if before else None
+
+    def before(self) -> Record | None:
+        """The record of this very run that is about to be replaced, done or failed; None where it is damaged."""
         from mer_bench.records import read_record
 
         if not self.file.exists():
             return None
         try:
             before = read_record(self.file)
-        except RecordError:  # a damaged record is about to be replaced
+        except RecordError:
             return None
-        return before.tuned if before.identity == self.identity else None
+        return before if before.identity == self.identity else None
+
+    @staticmethod
+    def machine(device: torch.device) -> Machine:
+        """What this process runs on."""
+        return _machine(device)
 
     def features(self, stores: Sequence[Store]) -> Features:
         """Which feature stores were read."""

@@ -594,6 +594,11 @@ def private_file(folder: Path, run: str) -> Path:
     return folder / f"{run}.private.npz"
 
 
+def unfinished_folder(folder: Path, run: str) -> Path:
+    """What a run works in until its record is written: saved states, and who is at it. Hidden, and gone afterwards."""
+    return folder / f".{run}.unfinished"
+
+
 def record_schema() -> dict[str, Any]:
     """The JSON Schema of a record, made from the classes above."""
     schema = Record.model_json_schema()

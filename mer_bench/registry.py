@@ -12,6 +12,7 @@ A model need not be installed: `add_plugin` takes a file or a folder for as long
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import pkgutil
 from collections.abc import Mapping
@@ -315,6 +316,12 @@ def code_checksum(plugin: Plugin[Any]) -> str | None:
     if plugin.is_own or plugin.distribution == BUILT_IN_DISTRIBUTION:
         return None
     return _installed_checksum(plugin.package)
+
+
+def built_in_checksum() -> str:
+    """SHA-256 over the files of all models that mer-bench itself brings: any change to them changes it."""
+    own = sorted(p.package for p in models().plugins.values() if p.distribution == BUILT_IN_DISTRIBUTION)
+    return hashlib.sha256("\n".join(_installed_checksum(package) for package in own).encode()).hexdigest()
 
 
 @lru_cache(maxsize=256)

@@ -31,6 +31,8 @@ class RunRequest:
         out: Folder of records.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         threads: CPU threads; None leaves PyTorch's choice. Recorded, not part of the identity.
+        deterministic: False lets a cuda device take quicker ways whose sums differ from one run to the next.
+            Recorded, not part of the identity.
         data_root: Folder of data; None: $MER_BENCH_DATA, else the user's data folder.
         keep_predictions: Where the corpus forbids to pass on labels of utterances, write the predictions by
             utterance too, as a `.private.npz` beside the file that may be passed on.
@@ -50,6 +52,7 @@ class RunRequest:
     out: Path = Path("runs")
     device: str = "auto"
     threads: int | None = None
+    deterministic: bool = True
     data_root: Path | None = None
     keep_predictions: bool = False
     audit_selection: bool = False

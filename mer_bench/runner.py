@@ -2,6 +2,9 @@
 
 Under a protocol with folds a run is all of them: each has a store, a model, a selection and a test split of
 its own, and the record is about the test predictions of all of them together, and of each.
+
+A run saves its state as it goes, in a working folder of its own (`mer_bench.unfinished`). One that was killed at
+any moment and is begun again ends with the bits that it would have had undisturbed; folds that are done stay done.
 """
 
 from __future__ import annotations
@@ -12,23 +15,27 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mer_bench import registry
+from mer_bench import __version__, registry
 from mer_bench.audit import KeptWeights, audited
 from mer_bench.data.preparation import open_or_prepare
 from mer_bench.data.store import SPLITS
 from mer_bench.errors import (
+    AlreadyRunningError,
     DataError,
     MerBenchError,
     OutOfMemoryError,
     PluginError,
+    RecordError,
     RequestError,
     RunError,
+    StoppedError,
     StorageError,
 )
 from mer_bench.locations import data_root
 from mer_bench.recording import Recording, check_writable, peak_memory_bytes
 from mer_bench.records import Cost, Epoch, Failure, Fold, PredictionsFile, Record, Scores, Selection
 from mer_bench.request import Plan, RunRequest, plan, read_settings_file
+from mer_bench.unfinished import GO_ON, Unfinished, context_of, mark_begun
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +54,8 @@ __all__ = [
     "Opened",
     "Plan",
     "RunRequest",
+    "begin_all",
+    "can_be_saved",
     "fault_of",
     "fit",
     "open_device",
@@ -77,6 +86,9 @@ class Listener:
     def fold_ended(self, fold: int, folds: int, selection: Selection) -> None:
         """The fold's epoch is chosen, and its test split was predicted."""
 
+    def training_started(self, can_be_saved: bool) -> None:
+        """Training begins; whether there will be a state to save: a model that is fitted at one go has none."""
+
     def epoch_ended(self, epoch: Epoch, best_epoch: int, best_score: float, epochs: int, patience_left: int) -> None:
         """An epoch is over; `epochs` is how many there can be at most."""
 
@@ -85,6 +97,16 @@ class Listener:
 
     def run_ended(self, record: Record) -> None:
         """The record is on disk."""
+
+    def resumed(self, text: str) -> None:
+        """A part of the work was done before the run was stopped; `text` says which."""
+
+    def noticed(self, text: str) -> None:
+        """Something that the user should know, in a sentence: a saved state was damaged, threads differ."""
+
+    def stop_wanted(self) -> str:
+        """Asked after each epoch: what wants the run to be saved and stopped (`SIGTERM`, `Ctrl-C`), or ""."""
+        return ""
 
 
 def run(request: RunRequest, listener: Listener | None = None) -> Record:
@@ -97,6 +119,7 @@ def run(request: RunRequest, listener: Listener | None = None) -> Record:
 
     Raises:
         RequestError: If the request is wrong or data are missing; nothing is written then.
+        AlreadyRunningError: If another process is at this run. StoppedError: If the listener wanted it stopped.
         RunError: If training failed or the results could not be written.
     """
     listener = listener or Listener()
@@ -106,10 +129,52 @@ def run(request: RunRequest, listener: Listener | None = None) -> Record:
     return run_opened(open_run(planned, device, listener), listener)
 
 
+def begin_all(requests: Sequence[RunRequest], listener: Listener) -> dict[int, Record]:
+    """Mark the runs of a command that was asked for several seeds as begun, each until it is recorded.
+
+    So that a command that was stopped goes on, while one that had ended repeats its runs, as it does for one seed.
+
+    Args:
+        requests: Alike but for their seeds.
+
+    Returns:
+        By seed, where an earlier command of these seeds was stopped: the records that it had finished by then.
+
+    Raises:
+        RequestError, StorageError: As `run`.
+    """
+    first, *_ = requests
+    planned = plan(first)
+    opened = open_run(planned, open_device(first), listener)
+    recordings = {request.seed: Recording(replace(planned, request=request), opened.stores) for request in requests}
+    was_stopped = any(recording.unfinished.is_dir() for recording in recordings.values())
+    taken: dict[int, Record] = {}
+    for seed, recording in recordings.items():
+        if was_stopped and not recording.unfinished.is_dir() and (record := _same_again(recording, opened.device)):
+            taken[seed] = record
+        else:
+            mark_begun(recording.unfinished)
+    return taken
+
+
+def _same_again(recording: Recording, device: torch.device) -> Record | None:
+    """The record of a run if it is done and another run of it now would be made alike."""
+    try:
+        record = recording.found()
+    except RecordError:  # damaged: it is made anew
+        return None
+    if record is None:
+        return None
+    now, then = recording.machine(device), record.machine
+    alike = (now.threads, now.versions, now.device) == (then.threads, then.versions, then.device)
+    return record if alike and record.version == __version__ else None
+
+
 def run_opened(opened: Opened, listener: Listener) -> Record:
     """The same where the stores are open already: several runs on one feature set open them once.
 
     Raises:
+        AlreadyRunningError: If another process is at this run. StoppedError: If the listener wanted it stopped.
         RunError: If training failed or the results could not be written.
     """
     return _Run(opened, listener).finish()
@@ -251,10 +316,10 @@ def _check_stores(stores: Sequence[Store]) -> None:
 
 
 def open_device(request: RunRequest) -> torch.device:
-    """Set the thread count and open the device that a request names.
+    """Set the thread count, open the device that a request names and make it reproducible, unless it may not be.
 
     Raises:
-        RequestError: If there is no such device.
+        RequestError: If there is no such device, or one of the CPU is asked not to be deterministic.
     """
     import torch
 
@@ -262,11 +327,16 @@ def open_device(request: RunRequest) -> torch.device:
 
     if request.threads is not None:
         torch.set_num_threads(request.threads)
-    deterministic_algorithms()
     name = request.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if device.type != "cuda" and not request.deterministic:
+        raise RequestError(
+            f"--no-deterministic is for cuda alone, and this run is on {device.type}, where every result is "
+            "reproducible at no cost; leave it out."
+        )
+    deterministic_algorithms(request.deterministic)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise RequestError(f"device {name} was asked for, but {torch.cuda.device_count()} cuda devices are there.")
     return device
@@ -292,6 +362,17 @@ class _Part:
     seconds: float
 
 
+def _kept(part: _Part) -> dict[str, Any]:
+    """What is kept of a fold, less its predictions: they hold labels, which some corpora forbid to pass on."""
+    return {
+        "selection": part.selection.model_dump(),
+        "curve": [epoch.model_dump() for epoch in part.curve],
+        "dev_scores": part.dev_scores.model_dump(),
+        "weights": part.weights,
+        "seconds": part.seconds,
+    }
+
+
 class _Run:
     """The work of one run, from open stores to a record on disk."""
 
@@ -303,22 +384,35 @@ class _Run:
         self.curve: list[Epoch] = []
         self.epochs = 0
         self.parameters = 0
+        self.memory_bytes = 0
+        self.seconds_before = 0.0
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.clock = time.perf_counter()
         self.recording = Recording(opened.plan, opened.stores)
         self.kept = KeptWeights(self.recording.unfinished)
+        context = context_of(self.recording, opened.device)
+        self.unfinished = Unfinished(self.recording.unfinished, self.recording.name, context, listener.noticed)
 
     def finish(self) -> Record:
         self.recording.prepare()
-        self.kept.remove()  # of a killed run of the same name
-        try:
-            return self._finish()
-        finally:
-            self.kept.remove()
+        with self.unfinished:
+            self._compare_threads()
+            try:
+                record = self._finish()
+            except (StoppedError, AlreadyRunningError, StorageError):
+                raise  # what was saved is of use yet
+            except MerBenchError:
+                self.unfinished.is_finished = True
+                raise
+            self.unfinished.is_finished = True
+        self.listener.run_ended(record)
+        return record
 
     def _finish(self) -> Record:
         try:
             parts = self._parts()
+        except (StoppedError, AlreadyRunningError):
+            raise
         except MerBenchError as error:
             if self.fold is not None:
                 error.args = (f"fold {self.fold} of {self.plan.folds}: {error}",)
@@ -329,7 +423,20 @@ class _Run:
             failure = fault_of(self.plan.model, error, where)
             self._write_failure(failure)
             raise failure from error
+        self.unfinished.check()
         return self._write(parts)
+
+    def _compare_threads(self) -> None:
+        """Tell of a record that is there and was made with another number of threads."""
+        before = self.recording.before()
+        if before is None or before.status != "done":
+            return
+        theirs, ours = before.machine.threads, int(self.unfinished.context["threads"])
+        if theirs != ours:
+            self.listener.noticed(
+                f"the record that is there was made with {theirs} thread{'s' if theirs > 1 else ''}, and this run has "
+                f"{ours}: the last bits of its numbers may differ. It will be replaced."
+            )
 
     def _parts(self) -> list[_Part]:
         if not self.plan.folds:
@@ -339,7 +446,7 @@ class _Run:
         for fold, store in enumerate(self.opened.stores, 1):
             self.fold, self.curve = fold, []
             self.listener.fold_started(fold, self.plan.folds)
-            part = self._part(store)
+            part = self._finished_part(store) or self._part(store)
             for dialogue in part.test.dialogue_names:
                 if tested.setdefault(dialogue, fold) != fold:
                     raise PluginError(
@@ -348,23 +455,58 @@ class _Run:
                     )
             parts.append(part)
             self.listener.fold_ended(fold, self.plan.folds, part.selection)
+            if fold < self.plan.folds and (by := self.listener.stop_wanted()):
+                raise StoppedError(f"stopped by {by} after fold {fold} of {self.plan.folds}, which is saved: {GO_ON}.")
         return parts
 
     def _part(self, store: Store) -> _Part:
+        from mer_bench.trainer import log_probabilities
+
         trained = self._train(store)
-        dev = self._predictions(store, "dev", trained)
+        scores, predictions = {}, {}
         # Selection is frozen from here on: the first and only time that the test split is read.
-        test = self._predictions(store, "test", trained)
-        return _Part(
+        for name in ("dev", "test"):
+            split = self.opened.split(store, name)
+            scores[name] = log_probabilities(trained.model, split)
+            predictions[name] = self._predictions(store, split, scores[name])
+        part = _Part(
             fold=self.fold,
             store=store,
             selection=trained.selection,
             curve=self.curve,
             dev_scores=trained.dev,
-            dev=dev,
-            test=test,
+            dev=predictions["dev"],
+            test=predictions["test"],
             weights={name: value.cpu().contiguous() for name, value in trained.model.state_dict().items()},
             seconds=trained.seconds,
+        )
+        if self.fold is not None:
+            self.unfinished.save_fold(self.fold, {**_kept(part), "scores": scores, "run": self._so_far()})
+        return part
+
+    def _finished_part(self, store: Store) -> _Part | None:
+        """What the fold came to before the run was stopped; None if it was not done by then."""
+        assert self.fold is not None
+        kept = self.unfinished.finished_fold(self.fold)
+        if kept is None:
+            return None
+        self._go_on(kept["run"])
+        self.curve = [Epoch.model_validate(epoch) for epoch in kept["curve"]]
+        self.listener.resumed(f"fold {self.fold} of {self.plan.folds} was done before and is taken as it is.")
+        predictions = {
+            name: self._predictions(store, self.opened.split(store, name), scores)
+            for name, scores in kept["scores"].items()
+        }
+        return _Part(
+            fold=self.fold,
+            store=store,
+            selection=Selection.model_validate(kept["selection"]),
+            curve=self.curve,
+            dev_scores=Scores.model_validate(kept["dev_scores"]),
+            dev=predictions["dev"],
+            test=predictions["test"],
+            weights=kept["weights"],
+            seconds=kept["seconds"],
         )
 
     def _train(self, store: Store) -> Trained:
@@ -372,19 +514,75 @@ class _Run:
         trainer = trainer_of(self.plan, material, self.opened.device)
         # The widths, and with them the parameters, may differ from fold to fold.
         self.parameters = max(self.parameters, parameter_count(trainer))
+        saved = self.unfinished.last_epoch(self.fold)
+        if saved is not None and self._is_enough(len(saved["training"]["progress"]["curve"])):
+            self._go_on(saved["run"])
+            trainer.state.load_state_dict(saved["training"])
+            self.curve = list(trainer.state.curve)
+            where = "" if self.fold is None else f" of fold {self.fold}"
+            self.listener.resumed(f"going on after epoch {trainer.state.epoch}{where}, where the run was stopped.")
+        self.listener.training_started(can_be_saved(trainer.state) or self.fold is not None)
         return fit(trainer, material, self._heard, self._keep if self.plan.request.audit_selection else None)
 
     def _keep(self, epoch: int, model: Model) -> None:
         self.kept.keep(self.fold, epoch, model.state_dict())
+
+    def _is_enough(self, epochs: int) -> bool:
+        """Whether what was saved after so many epochs serves this run: an audit needs the weights of each of them."""
+        if not self.plan.request.audit_selection or self.kept.holds(self.fold, epochs):
+            return True
+        where = "" if self.fold is None else f" of fold {self.fold}"
+        self.listener.noticed(
+            f"the run was stopped after epoch {epochs}{where}, but not all weights that an audit needs were kept by then; "
+            "it starts anew."
+        )
+        return False
+
+    def _so_far(self) -> dict[str, Any]:
+        """What the record will say of the whole run and a state of training does not know."""
+        return {
+            "started": self.started,
+            "seconds": self._seconds(),
+            "epochs": self.epochs,
+            "parameters": self.parameters,
+            "memory_bytes": max(self.memory_bytes, peak_memory_bytes(self.opened.device)),
+        }
+
+    def _go_on(self, before: Mapping[str, Any]) -> None:
+        """Count what was done before the run was stopped; a later state replaces an earlier one's account."""
+        self.started = before["started"]
+        self.seconds_before = before["seconds"]
+        self.clock = time.perf_counter()
+        self.epochs = before["epochs"]
+        self.parameters = max(self.parameters, before["parameters"])
+        self.memory_bytes = before["memory_bytes"]
 
     def _heard(self, epoch: Epoch, state: TrainingState) -> None:
         self.curve.append(epoch)
         self.epochs += 1
         left = self.plan.training.patience - (state.epoch - state.best_epoch)
         self.listener.epoch_ended(epoch, state.best_epoch, state.best_score, self.plan.training.epochs, left)
+        if not can_be_saved(state):
+            return  # there is nothing between its beginning and its end
+        by = self.listener.stop_wanted()
+        if by or self.unfinished.is_due():
+            saved = self.unfinished.save_epoch(
+                self.fold, epoch.epoch, {"training": state.parts(), "run": self._so_far()}
+            )
+            if by:
+                self._stop(by, epoch.epoch, saved)
 
-    def _predictions(self, store: Store, name: str, trained: Trained) -> Predictions:
-        return self.opened.predictions(store, self.opened.split(store, name), trained.model)
+    def _stop(self, by: str, epoch: int, saved: bool) -> None:
+        where = f"epoch {epoch}" if self.fold is None else f"epoch {epoch} of fold {self.fold}"
+        if saved:
+            raise StoppedError(f"stopped by {by} after {where}, which is saved: {GO_ON}.")
+        if self.unfinished.has_states:
+            raise StoppedError(f"stopped by {by}; {where} could not be saved, but what came before is: {GO_ON}.")
+        raise StoppedError(f"stopped by {by}; {where} could not be saved, so that the run begins anew.", saved=False)
+
+    def _predictions(self, store: Store, split: Split, scores: Tensor) -> Predictions:
+        subsets = self.opened.subsets(store, split.name)
+        return predictions_of(split, store.identifiers(split.name), store.classes, scores, subsets)
 
     def _write(self, parts: Sequence[_Part]) -> Record:
         from mer_bench.metrics import score, score_folds
@@ -401,10 +599,7 @@ class _Run:
 
         test = pooled([part.test for part in parts]) if self.plan.folds else parts[0].test
         record = self.recording.write(test, _weights(parts), describe)
-        if self.plan.request.audit_selection:
-            record = self._audited(record)
-        self.listener.run_ended(record)
-        return record
+        return self._audited(record) if self.plan.request.audit_selection else record
 
     def _audited(self, record: Record) -> Record:
         """The record on the disk with its audit; from here on nothing else of it can change.
@@ -466,7 +661,7 @@ class _Run:
             dev=None,
             test=None,
             predictions=None,
-            cost=self._cost(time.perf_counter() - self.clock),
+            cost=self._cost(self._seconds()),
             failure=Failure(kind=type(error).__name__, reason=str(error), epoch=epoch, fold=self.fold),
         )
         self.recording.write_failure(record)
@@ -474,13 +669,24 @@ class _Run:
     def _record(self, **parts: Any) -> Record:
         return self.recording.record(self.opened.device, started=self.started, **parts)
 
+    def _seconds(self) -> float:
+        """Since the run began, without the time from the last saved state to a kill, and the time in between."""
+        return self.seconds_before + time.perf_counter() - self.clock
+
     def _cost(self, training_seconds: float) -> Cost:
         return Cost(
-            wall_seconds=round(time.perf_counter() - self.clock, 3),
+            wall_seconds=round(self._seconds(), 3),
             epochs_per_second=round(self.epochs / training_seconds, 4) if training_seconds > 0 else 0.0,
-            memory_bytes=peak_memory_bytes(self.opened.device),
+            memory_bytes=max(self.memory_bytes, peak_memory_bytes(self.opened.device)),
             parameters=self.parameters,
         )
+
+
+def can_be_saved(state: TrainingState) -> bool:
+    """Whether training has a state after each epoch to go on from: a model that is fitted at one go has none."""
+    from mer_bench.api import FittedModel
+
+    return not isinstance(state.model, FittedModel)
 
 
 def parameter_count(trainer: Trainer) -> int:

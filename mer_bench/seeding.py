@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 
 import numpy as np
@@ -26,6 +27,13 @@ def seed_everything(seed: int) -> None:
 
 
 def deterministic_algorithms(on: bool = True) -> None:
-    """Make PyTorch refuse operations that could differ from one run to the next."""
+    """Make PyTorch refuse operations that could differ from one run to the next, or let it take the quickest ones.
+
+    On the CPU the deterministic ones are the only ones, so that it costs nothing there.
+    """
+    if on:
+        # cuBLAS reads it when it is first used; without it PyTorch refuses every matrix product on cuda.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(on)
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = on
+    torch.backends.cudnn.benchmark = not on

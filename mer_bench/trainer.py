@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -122,7 +124,8 @@ class TrainingState:
     Attributes:
         step: Optimiser steps taken. epoch: Epochs finished.
         average: The averaged weights by parameter name, empty without averaging.
-        batches: Generator that draws the batches. Dropout draws from torch's global generators.
+        batches: Generator that draws the batches. Dropout draws from torch's global generators, and a model may
+            draw from Python's and NumPy's; their states are part of what is saved.
         best: Weights at the best epoch so far.
     """
 
@@ -141,16 +144,24 @@ class TrainingState:
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of everything; `load_state_dict` on an equal trainer goes on from here, bit for bit."""
+        return copy.deepcopy(self.parts())
+
+    def parts(self) -> dict[str, Any]:
+        """The same without a copy: to be written at once, before training changes it."""
+        kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+        assert isinstance(keys, np.ndarray)
         return {
-            "model": copy.deepcopy(self.model.state_dict()),
-            "optimizer": copy.deepcopy(self.optimizer.state_dict()),
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "average": copy.deepcopy(self.average),
-            "best": copy.deepcopy(self.best),
+            "average": self.average,
+            "best": self.best,
             "random": {
                 "batches": self.batches.get_state(),
                 "cpu": torch.get_rng_state(),
                 "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+                "python": random.getstate(),
+                "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached),
             },
             "progress": {
                 "step": self.step,
@@ -163,16 +174,22 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state that `state_dict` returned."""
+        """Go on from a state that `state_dict` returned, on whatever device its tensors are."""
+        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        # A copy: Adam changes its moments in place, and on the same device they would be those of `state`.
+        self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self.scaler.load_state_dict(state["scaler"])
-        self.average = copy.deepcopy(state["average"])
-        self.best = copy.deepcopy(state["best"])
-        self.batches.set_state(state["random"]["batches"])
-        torch.set_rng_state(state["random"]["cpu"])
-        if state["random"]["cuda"]:
-            torch.cuda.set_rng_state_all(state["random"]["cuda"])
+        self.average = {name: value.to(device, copy=True) for name, value in state["average"].items()}
+        self.best = {name: value.to(device, copy=True) for name, value in state["best"].items()}
+        drawn = state["random"]
+        self.batches.set_state(drawn["batches"])
+        torch.set_rng_state(drawn["cpu"])
+        if drawn["cuda"]:
+            torch.cuda.set_rng_state_all(drawn["cuda"])
+        random.setstate(drawn["python"])
+        kind, keys, *rest = drawn["numpy"]
+        np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
         progress = dict(state["progress"])
         self.curve = [Epoch.model_validate(epoch) for epoch in progress.pop("curve")]
         for name, number in progress.items():

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("atomic",),
-    ("config", "cards", "plugin_files", "records", "predictions", "seeding", "locations"),
+    ("config", "cards", "plugin_files", "records", "predictions", "seeding", "locations", "claim"),
     ("registry", "metrics", "identity"),
     ("model_settings",),
     ("data",),
@@ -26,6 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("api", "request"),
     ("own",),
     ("trainer", "checkpoint", "recording", "audit"),
+    ("unfinished",),
     ("runner", "external"),
     ("tuning", "sweep", "ablation", "trackers", "testing", "applying", "doctor"),
     ("templates",),
@@ -37,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 LAYER = {room: index for index, layer in enumerate(LAYERS) for room in layer}
 
 WITHOUT_TORCH = {"errors", "atomic", "config", "cards", "records", "predictions", "registry", "metrics", "locations"}
-WITHOUT_TORCH |= {"identity", "model_settings", "plugin_files", "statistics", "leaderboard", "external"}
+WITHOUT_TORCH |= {"claim", "identity", "model_settings", "plugin_files", "statistics", "leaderboard", "external"}
 """Rooms that list, score and rank: they must work, and be quick, where no torch is imported."""
 
 WITHOUT_DATA = {"statistics", "leaderboard"}

@@ -20,7 +20,7 @@ from mer_bench.data.store import Store
 from mer_bench.errors import DataError, DivergedError, PluginError, RecordError, RunError
 from mer_bench.metrics import count_dialogues, rescore, score, score_folds
 from mer_bench.predictions import DialogueCounts, Predictions, read_outcomes, read_predictions
-from mer_bench.records import Record, Selection, private_file, read_record, record_folder
+from mer_bench.records import Record, Selection, private_file, read_record, record_folder, weights_file
 from mer_bench.runner import Listener, RunRequest
 from mer_bench.trainer import Trainer
 
@@ -237,11 +237,44 @@ class TestFailures:
         assert says in record.failure.reason
         assert record.folds == []
 
-    def test_ctrl_c_in_a_fold_leaves_nothing(self, request_here: RunRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.failing_in(4, KeyboardInterrupt(), monkeypatch)
-        with pytest.raises(KeyboardInterrupt):
-            runner.run(request_here)
-        assert [file for file in request_here.out.rglob("*") if file.is_file()] == []
+    def test_after_ctrl_c_in_a_fold_those_before_it_are_not_done_again(
+        self, request_here: RunRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        undisturbed = runner.run(replace(request_here, out=request_here.out / "undisturbed"))
+        with monkeypatch.context() as patch:
+            self.failing_in(4, KeyboardInterrupt(), patch)
+            with pytest.raises(KeyboardInterrupt) as interrupt:
+                runner.run(request_here)
+        assert interrupt.value.__notes__ == ["what was saved before is kept: run the same command again to go on."]
+        folder = record_folder(request_here.out, ("sessions", "logistic"))
+        (unfinished,) = folder.iterdir()  # no record, nothing of one
+        assert {file.name.partition(".")[0] for file in unfinished.iterdir()} == {f"fold{n}-done" for n in (1, 2, 3)}
+
+        fitted, told = [], []
+        real = Trainer.fit
+
+        def noted(self: Trainer, *given: Any) -> Any:
+            fitted.append(given[0])
+            return real(self, *given)
+
+        class Ears(Listener):
+            def resumed(self, text: str) -> None:
+                told.append(text)
+
+        monkeypatch.setattr(Trainer, "fit", noted)
+        record = runner.run(request_here, Ears())
+        assert len(fitted) == 2
+        assert told == [f"fold {n} of 5 was done before and is taken as it is." for n in (1, 2, 3)]
+        assert record.predictions == undisturbed.predictions
+        assert record.folds == undisturbed.folds
+        assert record.test == undisturbed.test
+        assert record.dev == undisturbed.dev
+        assert not unfinished.exists()
+        weights = [
+            weights_file(record_folder(out, record), record.run)
+            for out in (request_here.out, request_here.out / "undisturbed")
+        ]
+        assert weights[0].read_bytes() == weights[1].read_bytes()
 
     def test_folds_that_test_the_same_dialogue_are_refused(self, request_here: RunRequest) -> None:
         with pytest.raises(PluginError, match=r"tests dialogue 'Ses01_impro0' in fold 1 and again in fold 2"):

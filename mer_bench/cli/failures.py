@@ -7,9 +7,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from mer_bench.cli.stopping import Terminated
 from mer_bench.errors import MerBenchError, RunError
 
-FAILED, WRONG_REQUEST, INTERRUPTED = 1, 2, 130
+FAILED, WRONG_REQUEST, SAVED, INTERRUPTED = 1, 2, 75, 130
 
 
 def describe(error: BaseException, arguments: Sequence[str] = ()) -> tuple[str, int]:
@@ -24,7 +25,9 @@ def describe(error: BaseException, arguments: Sequence[str] = ()) -> tuple[str, 
     if isinstance(error, MerBenchError):
         return " ".join(str(error).splitlines()), error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "stopped by Ctrl-C; nothing half-written was left behind.", INTERRUPTED
+        terminated = isinstance(error, Terminated)
+        kept = " ".join(getattr(error, "__notes__", [])) or "nothing half-written was left behind."
+        return f"stopped by {'SIGTERM' if terminated else 'Ctrl-C'}; {kept}", SAVED if terminated else INTERRUPTED
     if is_usage_error(error):
         return _usage_sentence(error), WRONG_REQUEST
     if is_out_of_memory(error):

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from mer_bench.cli.console import Bar, Screen, duration_text, percent
+from mer_bench.cli.stopping import StopSignals
 from mer_bench.config import changed_fields
 from mer_bench.metrics import METRICS
 from mer_bench.records import Epoch, Record, Selection
@@ -20,13 +21,16 @@ class ProgressListener(Listener):
 
     Args:
         screen: Where it is shown.
+        signals: What stops a run between two epochs; None: nothing does.
     """
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, signals: StopSignals | None = None) -> None:
         self._screen = screen
+        self._signals = signals
         self._bar: Bar | None = None
         self._plan: Plan | None = None
         self._clock = 0.0
+        self._epochs_before: int | None = None  # trained by a process that was stopped
         self._fold = ""
 
     def __enter__(self) -> Self:
@@ -63,6 +67,21 @@ class ProgressListener(Listener):
             self._screen.line(text)
         self._clock = time.monotonic()
 
+    def resumed(self, text: str) -> None:
+        self._screen.line(text)
+
+    def noticed(self, text: str) -> None:
+        self._screen.warn(text)
+
+    def training_started(self, can_be_saved: bool) -> None:
+        if self._signals:
+            self._signals.is_worth_waiting = can_be_saved
+        self._clock = time.monotonic()
+        self._epochs_before = None
+
+    def stop_wanted(self) -> str:
+        return self._signals.wanted if self._signals else ""
+
     def fold_started(self, fold: int, folds: int) -> None:
         self._fold = f"fold {fold}/{folds}, "
         self._clock = time.monotonic()
@@ -73,7 +92,9 @@ class ProgressListener(Listener):
             self._screen.line(f"{self._fold}epoch {selection.epoch} chosen on dev ({WHY_ENDED[selection.ended]})")
 
     def epoch_ended(self, epoch: Epoch, best_epoch: int, best_score: float, epochs: int, patience_left: int) -> None:
-        pace = (time.monotonic() - self._clock) / epoch.epoch
+        if self._epochs_before is None:
+            self._epochs_before = epoch.epoch - 1
+        pace = (time.monotonic() - self._clock) / (epoch.epoch - self._epochs_before)
         left = f"at most {duration_text(pace * (epochs - epoch.epoch))} left{' in this fold' if self._fold else ''}"
         metric = self._plan.metric if self._plan else "weighted_f1"
         title = METRICS[metric].title if metric in METRICS else metric
@@ -105,6 +126,8 @@ class ProgressListener(Listener):
             self._screen.line(f"audit: {epochs} epochs were scored on test; none of that had a say in the choice")
 
     def run_ended(self, record: Record) -> None:
+        if self._signals:
+            self._signals.is_worth_waiting = False
         self._end_bar()
         if record.selection:
             chosen = f"epoch {record.selection.epoch} chosen on dev ({WHY_ENDED[record.selection.ended]})"

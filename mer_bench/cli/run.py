@@ -14,6 +14,7 @@ from mer_bench.cli.options import DataRoot, Debug, Json, LabelsId, Plugins, Prot
 from mer_bench.cli.run_options import (
     Assignments,
     DatasetName,
+    Deterministic,
     Device,
     FeaturesId,
     Modalities,
@@ -53,6 +54,7 @@ def run(
     out: Out = Path("runs"),
     device: Device = "auto",
     threads: Threads = None,
+    deterministic: Deterministic = True,
     require_real: Annotated[
         bool,
         typer.Option(
@@ -85,7 +87,8 @@ def run(
     """Train and score a model, and write a record.
 
     The epoch is chosen on dev; test is scored once, at the end. With --audit-selection the record also tells, apart
-    from its scores, what they would have been with the epoch chosen on test.
+    from its scores, what they would have been with the epoch chosen on test. A run that was stopped or killed goes on
+    where it was when the same command is given again, and ends with the same numbers.
 
     \b
     Examples:
@@ -96,7 +99,8 @@ def run(
 
     \b
     Exit codes:
-      0 done, 1 the run failed, 2 the request was wrong, 130 stopped by Ctrl-C
+      0 done, 1 the run failed, 2 the request was wrong, 75 stopped and saved (by SIGTERM or Ctrl-C,
+      after the epoch: run it again to go on), 130 stopped by Ctrl-C
     """
     from mer_bench import runner
     from mer_bench.cli.console import Screen
@@ -120,6 +124,7 @@ def run(
         out=out,
         device=device,
         threads=threads,
+        deterministic=deterministic,
         data_root=data_root,
         keep_predictions=keep_predictions,
         audit_selection=audit_selection,
@@ -162,17 +167,35 @@ def _run_each(
 
     Raises:
         DivergedError: Where there was but one run; among several, another seed may well converge.
+        StoppedError: If SIGTERM or Ctrl-C came; the same command goes on.
     """
     from mer_bench import runner
     from mer_bench.cli.progress import ProgressListener
-    from mer_bench.errors import DivergedError
+    from mer_bench.cli.stopping import StopSignals
+    from mer_bench.errors import DivergedError, StoppedError
     from mer_bench.trackers import Following, Several
+    from mer_bench.unfinished import GO_ON
 
     records: list[Record] = []
     failed: list[tuple[int, DivergedError]] = []
-    with Following(track, track_to, screen.warn) as following, ProgressListener(screen) as progress:
+    with (
+        Following(track, track_to, screen.warn) as following,
+        StopSignals() as signals,
+        ProgressListener(screen, signals) as progress,
+    ):
         listener = Several(progress, following) if track else progress
+        taken = runner.begin_all(requests, listener) if len(requests) > 1 else {}
+        if taken:
+            seeds = ", ".join(str(seed) for seed in taken)
+            screen.line(f"going on where the command was stopped; done before: seed {seeds}", tone="quiet")
         for request in requests:
+            if request.seed in taken:
+                records.append(taken[request.seed])
+                continue
+            if signals.wanted:
+                raise StoppedError(
+                    f"stopped by {signals.wanted} with {len(records)} of {len(requests)} seeds done: {GO_ON}."
+                )
             try:
                 records.append(runner.run(request, listener))
             except DivergedError as error:

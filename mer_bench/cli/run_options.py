@@ -60,6 +60,13 @@ Track = Annotated[
 TrackTo = Annotated[
     Path, typer.Option("--track-to", metavar="DIR", help="Folder where they write, each in one of its own name.")
 ]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic/--no-deterministic",
+        help="On cuda: the same bits every time, or quicker ways whose last bits differ; the CPU is always exact.",
+    ),
+]
 
 
 def parse_modalities(text: str | None) -> tuple[str, ...] | None:

@@ -37,7 +37,10 @@ _MOST_WAITING = 10_000
 
 
 class Several(Listener):
-    """Hands everything on to several listeners, in order; any method of theirs can be called."""
+    """Hands everything on to several listeners, in order; any method of theirs can be called.
+
+    Where one is asked something, as by `stop_wanted`, the first that says yes has the word.
+    """
 
     def __init__(self, *listeners: Listener) -> None:
         self._listeners = listeners
@@ -47,9 +50,9 @@ class Several(Listener):
             return super().__getattribute__(name)
         methods = [getattr(each, name) for each in self._listeners if hasattr(each, name)]
 
-        def call_each(*values: Any, **named: Any) -> None:
-            for method in methods:
-                method(*values, **named)
+        def call_each(*values: Any, **named: Any) -> Any:
+            answers = [method(*values, **named) for method in methods]
+            return next((answer for answer in answers if answer), answers[0] if answers else None)
 
         return call_each
 
