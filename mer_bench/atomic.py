@@ -120,11 +120,16 @@ def temporary_beside(target: Path) -> Path:
     return target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}")
 
 
-def remove_abandoned(target: Path) -> None:
-    """Remove unfinished things of the same target that a killed process left a day ago or more."""
+def remove_abandoned(target: Path, after_seconds: float = ABANDONED_AFTER_SECONDS) -> None:
+    """Remove unfinished things of the same target that a killed process left a day ago or more.
+
+    Args:
+        after_seconds: Another age. Where nobody else can be writing, less than none: minus infinity, so that no
+            clock that was set back keeps them.
+    """
     for left in target.parent.glob(f".{target.name}.*{TEMPORARY_SUFFIX}"):
         try:
-            if time.time() - left.stat().st_mtime < ABANDONED_AFTER_SECONDS:
+            if time.time() - left.stat().st_mtime < after_seconds:
                 continue
         except FileNotFoundError:  # another process tidied up at the same moment
             continue

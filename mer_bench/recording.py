@@ -99,14 +99,16 @@ class Recording:
     def prepare(self) -> None:
         """Make the folder, and remove what a killed run of the same name left half-written.
 
+        Only one process at a time is at a run, so that whatever lies there is nobody's any more.
+
         Raises:
             StorageError: If there can be no such folder.
         """
         with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             # The second are those of files that were themselves being staged.
-            remove_abandoned(self.folder / self.name)
-            remove_abandoned(self.folder / f".{self.name}")
+            for target in (self.folder / self.name, self.folder / f".{self.name}"):
+                remove_abandoned(target, -float("inf"))
 
     def write(
         self,

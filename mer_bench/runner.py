@@ -291,11 +291,15 @@ def open_run(planned: Plan, device: torch.device, listener: Listener) -> Opened:
     """Open the stores of a plan, and see that its records can be written.
 
     Raises:
-        RequestError: If data are missing. StorageError: If `out` cannot be written to.
+        RequestError: If data are missing. DataError: If a byte of a store is not what its manifest says.
+        StorageError: If `out` cannot be written to.
     """
     check_writable(planned.request.out)
     root = data_root(planned.request.data_root)
     stores = tuple(open_or_prepare(key, root, listener.preparing) for key in planned.stores)
+    for store in stores:
+        # A flipped bit among the features changes the scores and nothing else; the record would vouch for them.
+        store.verify()
     _check_stores(stores)
     return Opened(planned, stores, device)
 
@@ -391,11 +395,17 @@ class _Run:
         self.recording = Recording(opened.plan, opened.stores)
         self.kept = KeptWeights(self.recording.unfinished)
         context = context_of(self.recording, opened.device)
-        self.unfinished = Unfinished(self.recording.unfinished, self.recording.name, context, listener.noticed)
+        self.unfinished = Unfinished(
+            self.recording.unfinished,
+            self.recording.name,
+            context,
+            listener.noticed,
+            f"write records to {opened.plan.request.out}",
+        )
 
     def finish(self) -> Record:
-        self.recording.prepare()
         with self.unfinished:
+            self.recording.prepare()
             self._compare_threads()
             try:
                 record = self._finish()

@@ -125,7 +125,7 @@ class Unfinished:
 
     Args:
         folder: Where; see `Recording.unfinished`.
-        run: Its name, for sentences.
+        run: Its name, for sentences. doing: What a full disk keeps it from, to follow "cannot".
         context: See `context_of`.
         notice: Is told, in a sentence, what was found damaged or could not be saved.
 
@@ -133,11 +133,14 @@ class Unfinished:
         path: The folder. is_finished: Set it once nothing is left to be done: the folder then goes at the end.
     """
 
-    def __init__(self, folder: Path, run: str, context: Context, notice: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, run: str, context: Context, notice: Callable[[str], None], doing: str = "save the run"
+    ) -> None:
         self.path = folder
         self.run = run
         self.context = dict(context)
         self.notice = notice
+        self.doing = doing
         self.is_finished = False
         self._digest = context_digest(context)
         self._claim = Claim(folder, f"the run {run}")
@@ -152,7 +155,7 @@ class Unfinished:
             AlreadyRunningError: If another process has it. StorageError: If it cannot be written to.
         """
         try:
-            with storage_errors(f"work in {self.path.parent}"):
+            with storage_errors(self.doing):
                 self._claim.take(self.notice)
                 for left in self.path.glob(f".*{TEMPORARY_SUFFIX}"):
                     remove(left)  # of a killed process: nobody else writes here
@@ -185,7 +188,7 @@ class Unfinished:
         Raises:
             AlreadyRunningError: If one did.
         """
-        with storage_errors(f"work in {self.path.parent}"):
+        with storage_errors(self.doing):
             self._claim.check()
 
     def is_due(self) -> bool:
