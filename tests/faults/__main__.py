@@ -1,4 +1,4 @@
-"""The fault tests at full scale; what CI runs is `tests/faults/test_faults.py`."""
+"""Processes killed and files damaged at random, at full scale; what CI runs is `tests/faults/test_faults.py`."""
 
 from __future__ import annotations
 

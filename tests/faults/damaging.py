@@ -41,9 +41,8 @@ def damage_files(folder: Path, count: int, seed: int, say: Callable[[str], objec
         counts.faults += 1
         try:
             fault = {"record": _read, "state": _go_on, "store": _train}[kind](place, case, bench.data)
-        except MerBenchError as error:
+        except MerBenchError:
             counts.noticed += 1
-            assert str(error), what
             continue
         if fault is None:
             counts.harmless += 1

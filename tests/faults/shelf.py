@@ -47,7 +47,7 @@ MODEL = """
 
 
 def install(folder: Path) -> Path:
-    """The dataset `trios` (two folds under `halves`) and the model `swinger`, for whoever has the folder on its path."""
+    """The dataset `trios` (two folds under `halves`) and the model `swinger`, where the folder is on the path."""
     folder.mkdir(parents=True, exist_ok=True)
     writer = ShelfWriter(folder)
     writer.add(

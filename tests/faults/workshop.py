@@ -66,8 +66,8 @@ def request_of(data: Path, out: Path, number: int) -> RunRequest:
 
 def save_every_epoch() -> None:
     """What costs too much in earnest: the epochs here are quicker than their saving."""
-    unfinished.FIRST_AFTER_SECONDS = 0.0  # type: ignore[misc]
-    unfinished.SHARE = 1e9  # type: ignore[misc]
+    unfinished.FIRST_AFTER_SECONDS = 0.0
+    unfinished.SHARE = 1e9
 
 
 def run_child(request: RunRequest, kill_at: int, answer: Any) -> None:
