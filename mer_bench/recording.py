@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mer_bench import __version__
-from mer_bench.atomic import remove_abandoned, storage_errors, temporary_beside, write_atomically
+from mer_bench.atomic import (
+    ABANDONED_AFTER_SECONDS,
+    remove_abandoned,
+    storage_errors,
+    temporary_beside,
+    write_atomically,
+)
 from mer_bench.errors import RecordError, StorageError
 from mer_bench.identity import joined_checksum as _joined
 from mer_bench.identity import run_identity, run_name
@@ -96,10 +102,12 @@ class Recording:
         rescore(self.file)
         return record
 
-    def prepare(self) -> None:
+    def prepare(self, is_alone: bool = False) -> None:
         """Make the folder, and remove what a killed run of the same name left half-written.
 
-        Only one process at a time is at a run, so that whatever lies there is nobody's any more.
+        Args:
+            is_alone: No other process can be at this run, so that whatever lies there is nobody's any more. Otherwise
+                only what is a day old goes.
 
         Raises:
             StorageError: If there can be no such folder.
@@ -108,7 +116,7 @@ class Recording:
             self.folder.mkdir(parents=True, exist_ok=True)
             # The second are those of files that were themselves being staged.
             for target in (self.folder / self.name, self.folder / f".{self.name}"):
-                remove_abandoned(target, -float("inf"))
+                remove_abandoned(target, -float("inf") if is_alone else ABANDONED_AFTER_SECONDS)
 
     def write(
         self,

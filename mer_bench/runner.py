@@ -163,7 +163,7 @@ def _same_again(recording: Recording, device: torch.device) -> Record | None:
         record = recording.found()
     except RecordError:  # damaged: it is made anew
         return None
-    if record is None:
+    if record is None or record.machine is None:
         return None
     now, then = recording.machine(device), record.machine
     alike = (now.threads, now.versions, now.device) == (then.threads, then.versions, then.device)
@@ -405,7 +405,7 @@ class _Run:
 
     def finish(self) -> Record:
         with self.unfinished:
-            self.recording.prepare()
+            self.recording.prepare(is_alone=True)
             self._compare_threads()
             try:
                 record = self._finish()
@@ -439,7 +439,7 @@ class _Run:
     def _compare_threads(self) -> None:
         """Tell of a record that is there and was made with another number of threads."""
         before = self.recording.before()
-        if before is None or before.status != "done":
+        if before is None or before.status != "done" or before.machine is None:
             return
         theirs, ours = before.machine.threads, int(self.unfinished.context["threads"])
         if theirs != ours:
@@ -498,7 +498,7 @@ class _Run:
         """What the fold came to before the run was stopped; None if it was not done by then."""
         assert self.fold is not None
         kept = self.unfinished.finished_fold(self.fold)
-        if kept is None:
+        if kept is None or not self._is_enough(len(kept["curve"])):
             return None
         self._go_on(kept["run"])
         self.curve = [Epoch.model_validate(epoch) for epoch in kept["curve"]]
@@ -543,8 +543,8 @@ class _Run:
             return True
         where = "" if self.fold is None else f" of fold {self.fold}"
         self.listener.noticed(
-            f"the run was stopped after epoch {epochs}{where}, but not all weights that an audit needs were kept by then; "
-            "it starts anew."
+            f"the run was stopped after epoch {epochs}{where}, but not all weights that an audit needs were kept by "
+            "then; it starts anew."
         )
         return False
 
@@ -629,6 +629,7 @@ class _Run:
         try:
             found = audited(record, predict, self.kept, self.listener.epoch_audited)
         except Exception as error:  # a plugin's code may fail in any way
+            self.unfinished.is_finished = True  # the record is there, and damaged weights would fail again
             known = error if isinstance(error, MerBenchError) else fault_of(self.plan.model, error)
             kept = f"The record is written, but without an audit: {known}"
             raise (type(known) if isinstance(known, StorageError) else RunError)(kept) from error

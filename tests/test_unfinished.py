@@ -102,6 +102,7 @@ def test_a_stopped_run_says_so_and_goes_on(request_here: RunRequest) -> None:
     assert ears.epochs == [4]
     assert ears.told == ["going on after epoch 3, where the run was stopped."]
     expect_undisturbed(request_here, record)
+    assert record.cost
     assert record.cost.wall_seconds > 0
     assert len(record.curve) == 4
 

@@ -12,8 +12,8 @@ import pytest
 
 from mer_bench import registry
 from mer_bench.errors import MerBenchError
-from mer_bench.metrics import rescore
 from mer_bench.identity import identity_of
+from mer_bench.metrics import rescore
 from mer_bench.records import Record, read_record
 from mer_bench.runner import RunRequest
 from tests.faults.workshop import Counts, differences, here, record_of, request_of, save_every_epoch
