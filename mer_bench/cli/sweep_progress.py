@@ -103,6 +103,7 @@ class SweepProgress(SweepListener):
         self._over(run)
         if not self._table:
             score = percent(record.test.weighted_f1 if record.test else None)
+            assert record.cost is not None  # every run has it
             took = duration_text(record.cost.wall_seconds)
             self._screen.line(f"{self._head()} {run.title}: test weighted F1 {score}, {took}{self._to_go()}")
 

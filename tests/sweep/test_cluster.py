@@ -68,6 +68,7 @@ def test_poison_is_set_aside_after_three_tries_and_the_rest_goes_on(bench: Bench
     assert record.status == "failed"
     assert record.failure is not None
     assert record.failure.kind == "WorkerLostError"
+    assert record.cost is not None
     assert record.cost.wall_seconds > 0
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mer_bench import registry
+from mer_bench import registry, runner
 from mer_bench.errors import AlreadyRunningError
 from mer_bench.records import predictions_file, read_record
 from mer_bench.runner import Listener, Opened
@@ -79,6 +80,7 @@ def test_a_run_whose_workers_were_gone_three_times_is_set_aside(bench: Bench, tm
     assert (outcome.status, outcome.kind) == ("failed", "WorkerLostError")
     record = read_record(run.recording.file)
     assert record.failure is not None
+    assert record.cost is not None
     assert (record.status, record.failure.kind, record.cost.wall_seconds) == ("failed", "WorkerLostError", 12.5)
     assert perform(order, Surroundings(begin=lambda: (TRIES, 12.5))).status == "done"
 
@@ -111,7 +113,7 @@ def test_a_worker_without_the_folder_of_data_takes_its_own(
 
 def test_a_run_that_nobody_wants_any_more_ends_at_its_next_epoch(bench: Bench, tmp_path: Path) -> None:
     run, order = far_from(bench.sweep(tmp_path, bench.part(1)), shared=True)
-    epochs = []
+    epochs: list[Any] = []
     around = Surroundings(tell=epochs.append, is_unwanted=lambda: True)
     assert perform(order, around).status == "dropped"
     assert [each for each in epochs if "epoch" in each] == []
@@ -123,7 +125,7 @@ def test_a_run_that_another_process_is_at_is_waited_for(
 ) -> None:
     _, order = far_from(bench.sweep(tmp_path, bench.part(1)), shared=True)
     monkeypatch.setattr(performing, "WAIT_SECONDS", 0.01)
-    real, turns = performing.run_opened, []
+    real, turns = runner.run_opened, []
 
     def busy(opened: Opened, listener: Listener) -> object:
         turns.append(1)
