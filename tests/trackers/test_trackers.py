@@ -87,7 +87,7 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "faulty"
 
 
-def follow(request: RunRequest, names: list[str], folder: Path, seconds: float = 60) -> tuple[Record, list[str]]:
+def follow(request: RunRequest, names: list[str], folder: Path, seconds: float = 600) -> tuple[Record, list[str]]:
     told: list[str] = []
     with Following(names, folder, told.append, seconds) as following:
         record = runner.run(request, following)
@@ -282,7 +282,7 @@ def test_a_run_that_fails_is_marked_as_failed(request_here: RunRequest, tmp_path
             super().epoch_ended(*values)
             raise DivergedError("the loss term task became NaN")
 
-    with pytest.raises(RunError), Diverging(["mlflow"], tmp_path / "tracked", told.append) as following:
+    with pytest.raises(RunError), Diverging(["mlflow"], tmp_path / "tracked", told.append, 600) as following:
         runner.run(request, following)
     client = MlflowClient(f"sqlite:///{tmp_path / 'tracked/mlflow/mlflow.db'}")
     (run,) = client.search_runs([each.experiment_id for each in client.search_experiments()])
