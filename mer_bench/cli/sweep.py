@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -157,6 +154,7 @@ def sweep(
       0 done, 1 some runs failed, 2 the request was wrong, 75 stopped and saved: the same command goes on
     """
     from mer_bench.cli.console import Screen
+    from mer_bench.cli.stopping import StopSignals
     from mer_bench.cli.sweep_progress import SweepProgress
     from mer_bench.errors import RunError, StoppedError
     from mer_bench.request import RunRequest
@@ -195,7 +193,8 @@ def sweep(
     planned = plan_sweep(request)
     screen = Screen(quiet_output=as_json)
     estimates = read_estimates([out, *request.earlier])
-    progress = SweepProgress(screen, estimates)
+    signals = StopSignals()
+    progress = SweepProgress(screen, estimates, signals)
     found = survey(request, planned, progress.preparing, dry=dry_run)
     _announce(screen, found)
     if dry_run:
@@ -205,9 +204,11 @@ def sweep(
         return
     _estimate(screen, found, estimates, _workers(place))
     try:
-        with _terminated_like_interrupted(), progress:
+        with signals, progress:
             collected = _work(found, place, progress, wait, device)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StoppedError) as stop:
+        if isinstance(stop, StoppedError) and not signals.wanted:
+            raise  # the scheduler stays away
         raise StoppedError(
             f"stopped; {progress.saved} of {progress.total} runs are saved in {out}, and the same command goes on."
         ) from None
@@ -345,23 +346,6 @@ def _work(found: Sweep, place: Place | None, progress: Any, wait: float, device:
 
     with opened(place, device) as (connect, workers):
         return work_elsewhere(found, connect, progress, workers, wait)
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """A queue's SIGTERM ends a sweep like Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _announce(screen: Screen, found: Sweep) -> None:

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from mer_bench.cli.console import Column, LiveTable, Screen, duration_text, percent
+from mer_bench.cli.stopping import StopSignals
 from mer_bench.records import Record
 from mer_bench.sweep.estimates import Estimates, time_to_go
 from mer_bench.sweep.listening import SweepListener
@@ -37,10 +38,12 @@ class SweepProgress(SweepListener):
 
     Args:
         screen: Where it is shown. estimates: From earlier records; those of this sweep join them.
+        signals: What stops a sweep in this process between two epochs.
     """
 
-    def __init__(self, screen: Screen, estimates: Estimates) -> None:
+    def __init__(self, screen: Screen, estimates: Estimates, signals: StopSignals) -> None:
         self._screen = screen
+        self._signals = signals
         self._estimates = estimates
         self._table: LiveTable | None = None
         self._left: dict[str, SweepRun] = {}
@@ -111,6 +114,15 @@ class SweepProgress(SweepListener):
         self._failed += 1
         self._over(run)
         self._screen.warn(f"{run.title} failed: {reason}")
+
+    def training_here(self, can_be_saved: bool) -> None:
+        self._signals.is_worth_waiting = can_be_saved
+
+    def noticed(self, run: SweepRun, text: str) -> None:
+        self._screen.warn(f"{run.title}: {text}")
+
+    def stop_wanted(self) -> str:
+        return self._signals.wanted
 
     def connection_lost(self, reason: str) -> None:
         self._running.clear()

@@ -293,9 +293,9 @@ def perform_for_dask(order: Order, topic: str) -> Outcome:
     key = worker.get_current_task()
     place, mark = [topic, order.identity], secrets.token_hex(8)
 
-    def begin() -> tuple[int, float]:
-        before = _without_end(client, place)
-        client.set_metadata([*place, mark], time.time())
+    def begin(saved: str) -> tuple[int, float]:
+        before = _without_end(client, place, saved)
+        client.set_metadata([*place, mark], (time.time(), saved))
         return len(before) + 1, time.time() - min(before, default=time.time())
 
     def is_unwanted() -> bool:
@@ -308,7 +308,13 @@ def perform_for_dask(order: Order, topic: str) -> Outcome:
     return outcome
 
 
-def _without_end(client: Client, place: list[str]) -> list[float]:
-    """When each of the tries of a run began of which nobody has heard that it ended: its worker is gone."""
-    tries: dict[str, float | None] = client.get_metadata(place, {})
-    return [since for since in tries.values() if since is not None]
+def _without_end(client: Client, place: list[str], saved: str | None = None) -> list[float]:
+    """When each of the tries of a run began of which nobody has heard that it ended: its worker is gone.
+
+    Args:
+        saved: What is saved of the run now; None: all that is needed are the tries that got no further than the last.
+    """
+    tries: dict[str, tuple[float, str] | None] = client.get_metadata(place, {})
+    begun = sorted(each for each in tries.values() if each is not None)
+    wanted = begun[-1][1] if saved is None and begun else saved
+    return [since for since, before in begun if before == wanted]

@@ -30,6 +30,16 @@ class SweepListener:
     def run_failed(self, run: SweepRun, reason: str) -> None:
         """It has no result; the others go on."""
 
+    def training_here(self, can_be_saved: bool) -> None:
+        """In this process training begins, which can be saved after each epoch, or is over."""
+
+    def noticed(self, run: SweepRun, text: str) -> None:
+        """Something that the user should know of a run in this process."""
+
+    def stop_wanted(self) -> str:
+        """Asked after each epoch in this process: what wants the run to be saved and the sweep to stop, or ""."""
+        return ""
+
     def connection_lost(self, reason: str) -> None:
         """The scheduler is gone, or the way to it; it is waited for."""
 

@@ -83,21 +83,18 @@ class Outcome:
     seconds: float = 0.0
 
 
-class Dropped(BaseException):
-    """The order was withdrawn while the run went on."""
-
-
 @dataclass(frozen=True)
 class Surroundings:
     """What a worker hears from, and tells to, those who gave the order.
 
     Attributes:
-        begin: Called before the run; how often it was begun now, and how many seconds ago the first time.
+        begin: Called before the run with what was saved of it; how often it was begun with no more than that, and how
+            many seconds ago the first time. A run that got on before its worker was gone does not keep ending workers.
         tell: Takes news of the run: `{"run": identity, "epoch": 3, ...}`.
         is_unwanted: Whether the order was withdrawn.
     """
 
-    begin: Callable[[], tuple[int, float]] = lambda: (1, 0.0)
+    begin: Callable[[str], tuple[int, float]] = lambda saved: (1, 0.0)
     tell: Callable[[dict[str, Any]], None] = lambda news: None
     is_unwanted: Callable[[], bool] = lambda: False
 
@@ -108,8 +105,6 @@ def perform(order: Order, around: Surroundings) -> Outcome:
     with _turn, ExitStack() as stack:
         try:
             outcome = _perform(order, around, stack)
-        except Dropped:
-            outcome = Outcome(order.identity, "dropped")
         except MerBenchError as error:
             outcome = Outcome(order.identity, "unfit", type(error).__name__, str(error))
         return replace(outcome, seconds=time.monotonic() - begun)
@@ -131,7 +126,7 @@ def _perform(order: Order, around: Surroundings, stack: ExitStack) -> Outcome:
     with suppress(RecordError):  # a damaged one is replaced
         if recording.found() is not None:
             return Outcome(order.identity, "done")  # somebody who was taken for lost had finished it
-    tries, seconds = around.begin()
+    tries, seconds = around.begin(_saved(recording))
     if tries > TRIES:
         error = WorkerLostError(
             f"the worker was gone {TRIES} times while it did this run: its process was killed, ran out of memory, or "
@@ -146,6 +141,11 @@ def _perform(order: Order, around: Surroundings, stack: ExitStack) -> Outcome:
         files = None if is_shared else _files(recording)
         return Outcome(order.identity, "failed", type(error).__name__, str(error), files)
     return Outcome(order.identity, "done", files=None if is_shared else _files(recording))
+
+
+def _saved(recording: Recording) -> str:
+    """What is saved of a run: the same text until it gets on."""
+    return " ".join(sorted(file.name for file in recording.unfinished.glob("*.safetensors")))
 
 
 def _run_in_turn(opened: Opened, recording: Recording, reporter: Listener, around: Surroundings) -> bool:
@@ -254,7 +254,7 @@ def _open_once(planned: Plan, root: Path) -> Opened:
 
 
 class _Reporter(Listener):
-    """Tells of a run's epochs, about once a second, and ends it when nobody wants it any more."""
+    """Tells of a run's epochs, about once a second; when nobody wants it any more, it is saved and ends."""
 
     def __init__(self, order: Order, around: Surroundings) -> None:
         self._order = order
@@ -262,10 +262,11 @@ class _Reporter(Listener):
         self._told = 0.0
 
     def epoch_ended(self, epoch: Epoch, best_epoch: int, best_score: float, epochs: int, patience_left: int) -> None:
-        if self._around.is_unwanted():
-            raise Dropped
         now = time.monotonic()
         if now - self._told >= 1:
             self._told = now
             news = {"run": self._order.identity, "epoch": epoch.epoch, "epochs": epochs, "best": best_score}
             self._around.tell(news)
+
+    def stop_wanted(self) -> str:
+        return "the end of the sweep" if self._around.is_unwanted() else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -56,7 +55,7 @@ def test_what_was_done_already_is_not_done_again(bench: Bench, tmp_path: Path) -
     _, order = far_from(sweep, shared=True)
     perform(order, NOBODY)
 
-    def never() -> tuple[int, float]:
+    def never(saved: str) -> tuple[int, float]:
         raise AssertionError("it was begun again")
 
     assert perform(order, Surroundings(begin=never)).status == "done"
@@ -76,13 +75,13 @@ def test_a_failure_leaves_its_record(bench: Bench, tmp_path: Path) -> None:
 def test_a_run_whose_workers_were_gone_three_times_is_set_aside(bench: Bench, tmp_path: Path) -> None:
     sweep = bench.sweep(tmp_path, bench.part(1))
     run, order = far_from(sweep, shared=True)
-    outcome = perform(order, Surroundings(begin=lambda: (TRIES + 1, 12.5)))
+    outcome = perform(order, Surroundings(begin=lambda saved: (TRIES + 1, 12.5)))
     assert (outcome.status, outcome.kind) == ("failed", "WorkerLostError")
     record = read_record(run.recording.file)
     assert record.failure is not None
     assert record.cost is not None
     assert (record.status, record.failure.kind, record.cost.wall_seconds) == ("failed", "WorkerLostError", 12.5)
-    assert perform(order, Surroundings(begin=lambda: (TRIES, 12.5))).status == "done"
+    assert perform(order, Surroundings(begin=lambda saved: (TRIES, 12.5))).status == "done"
 
 
 def test_another_version_of_mer_bench_is_unfit(bench: Bench, tmp_path: Path) -> None:
@@ -112,12 +111,13 @@ def test_a_worker_without_the_folder_of_data_takes_its_own(
 
 
 def test_a_run_that_nobody_wants_any_more_ends_at_its_next_epoch(bench: Bench, tmp_path: Path) -> None:
-    run, order = far_from(bench.sweep(tmp_path, bench.part(1)), shared=True)
-    epochs: list[Any] = []
-    around = Surroundings(tell=epochs.append, is_unwanted=lambda: True)
-    assert perform(order, around).status == "dropped"
-    assert [each for each in epochs if "epoch" in each] == []
+    run, order = far_from(bench.sweep(tmp_path / "two", bench.part(1)), shared=True)
+    assert perform(order, Surroundings(is_unwanted=lambda: True)).status == "dropped"
     assert not run.recording.file.exists()  # no failure: nothing went wrong
+    assert next(file.name for file in run.recording.unfinished.glob("epoch-*")).startswith("epoch-000001")
+    assert perform(order, NOBODY).status == "done"
+    assert not run.recording.unfinished.exists()
+    assert compare(bench.serial(tmp_path / "one", bench.part(1)), tmp_path / "two").is_same
 
 
 def test_a_run_that_another_process_is_at_is_waited_for(
@@ -174,3 +174,18 @@ def test_only_files_of_the_run_are_written(bench: Bench, tmp_path: Path) -> None
         replace(outcome, files={**outcome.files, "../../escaped": b"x", "other": b"x"})
     )
     assert not [file for file in tmp_path.rglob("*") if file.name in ("escaped", "other")]
+
+
+def test_a_run_that_gets_on_between_the_deaths_of_its_workers_is_not_set_aside(bench: Bench, tmp_path: Path) -> None:
+    _, order = far_from(bench.sweep(tmp_path, bench.part(1)), shared=True)
+    saved: list[str] = []
+
+    def begin(now: str) -> tuple[int, float]:
+        saved.append(now)
+        return 1, 0.0
+
+    for epochs in (1, 2):
+        asked = iter(range(epochs, 0, -1))
+        perform(order, Surroundings(begin=begin, is_unwanted=lambda asked=asked: next(asked) <= 1))  # type: ignore[misc]
+    perform(order, Surroundings(begin=begin))
+    assert len(set(saved)) == 3
