@@ -75,11 +75,12 @@ class Across:
             "Nemenyi's test": self.nemenyi_needs,
             "Wilcoxon's test with Holm's correction": self.wilcoxon_needs,
         }
-        silent = [f"for {name} at least {fewest}" for name, fewest in needs.items() if len(self.datasets) < fewest]
+        silent = [f"{name} at least {fewest}" for name, fewest in needs.items() if len(self.datasets) < fewest]
         if silent:
+            silent[0] = silent[0].replace(" at least ", " needs at least ")
             told.append(
-                f"To tell {len(self.models)} models apart, {_listed(silent)} datasets would be needed, even if all of "
-                f"them agreed; there {'is' if len(self.datasets) == 1 else 'are'} {len(self.datasets)}."
+                f"To tell {len(self.models)} models apart, {_listed(silent)} datasets, even if all of them agreed; "
+                f"there {'is' if len(self.datasets) == 1 else 'are'} {len(self.datasets)}."
             )
         return " ".join(told)
 

@@ -1,6 +1,6 @@
 """How often each method is wrong where nothing differs, and how often it finds what does: with its error.
 
-    python -m tests.statistics.simulation             # what docs/statistics.md shows; 20 minutes on one core
+    python -m tests.statistics.simulation             # what docs/statistics.md shows; half an hour on a quiet core
     python -m tests.statistics.simulation --trials 100 --only tables
 
 A rate is followed by twice its standard error.

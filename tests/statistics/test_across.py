@@ -134,12 +134,14 @@ def test_too_few_datasets_are_said_to_be_too_few() -> None:
     assert found.friedman_p is not None
     assert found.verdict.startswith("Over 2 datasets, ")
     assert found.verdict.endswith(
-        "To tell 5 models apart, for Nemenyi's test at least 3 and for Wilcoxon's test with Holm's correction at least "
-        "9 datasets would be needed, even if all of them agreed; there are 2."
+        "To tell 5 models apart, Nemenyi's test needs at least 3 and Wilcoxon's test with Holm's correction at least 9 "
+        "datasets, even if all of them agreed; there are 2."
     )
     alone = compare_across({"only": {"a": 0.5, "b": 0.4}})
     assert alone.friedman_p is None
-    assert alone.verdict.startswith("To tell 2 models apart, for the Friedman test at least 6, for Nemenyi's")
+    assert alone.verdict.startswith(
+        "To tell 2 models apart, the Friedman test needs at least 6, Nemenyi's test at least 6"
+    )
     assert alone.verdict.endswith("there is 1.")
     enough = compare_across(as_scores(np.random.default_rng(0).random((3, 12))))
     assert "needed" not in enough.verdict

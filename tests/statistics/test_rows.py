@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mer_bench.errors import RecordError
@@ -107,13 +107,11 @@ def test_two_rows_need_no_correction() -> None:
     assert pair.adjusted == pair.difference.p_value
 
 
-@settings(max_examples=10, deadline=None)
-@given(st.randoms(use_true_random=False))
-def test_the_order_of_seeds_and_dialogues_changes_nothing(chance: object) -> None:
+@pytest.mark.parametrize("chance", [0, 1])
+def test_the_order_of_seeds_and_dialogues_changes_nothing(chance: int) -> None:
     rows = table(3)
     wanted = rank_rows(rows, resamples=300)
-    order = list(range(IEMOCAP.dialogues))
-    chance.shuffle(order)  # type: ignore[attr-defined]
+    order = np.random.default_rng(chance).permutation(IEMOCAP.dialogues).tolist()
     turned = [
         [
             replace(run, dialogues=[run.dialogues[at] for at in order], confusion=run.confusion[order])
