@@ -253,7 +253,7 @@ class Fold(RecordPart):
 
 
 class Failure(RecordPart):
-    """Why a run failed: the kind of error, its sentence, and the fold and epoch where training was."""
+    """Why a run failed: the kind of error, its sentence, the last whole epoch before, and the fold."""
 
     left_out_if_empty: ClassVar[frozenset[str]] = frozenset({"fold"})
 
