@@ -125,6 +125,38 @@ def test_an_interrupted_run_goes_on_from_what_was_saved(request_here: RunRequest
     expect_undisturbed(request_here, record)
 
 
+@pytest.mark.parametrize("protocol", ["official", "halves"])
+def test_an_audited_run_goes_on_with_the_weights_that_were_kept(request_here: RunRequest, protocol: str) -> None:
+    request = replace(request_here, protocol=protocol, seed=2, audit_selection=True)
+    undisturbed = runner.run(replace(request, out=request.out.parent / "audited"))
+    stopped(request, 3)
+    ears = Ears()
+    record = runner.run(request, ears)
+    assert ears.epochs == ([4] if protocol == "official" else [4, 1, 2, 3, 4])
+    assert record.audit == undisturbed.audit
+    assert list(request.out.rglob(".*")) == []
+
+
+def test_where_they_were_not_kept_an_audited_run_starts_anew_and_says_so(request_here: RunRequest) -> None:
+    stopped(request_here, 2)
+    ears = Ears()
+    record = runner.run(replace(request_here, audit_selection=True), ears)
+    assert ears.told == [
+        "the run was stopped after epoch 2, but not all weights that an audit needs were kept by then; it starts anew."
+    ]
+    assert ears.epochs == [1, 2, 3, 4]
+    assert record.audit is not None
+
+
+def test_one_of_several_listeners_can_stop_a_run() -> None:
+    from mer_bench.trackers import Several
+
+    assert Several(Listener(), Ears()).stop_wanted() == ""
+    stopping = Ears(stop_after=1)
+    stopping.epochs = [1]
+    assert Several(Listener(), stopping).stop_wanted() == Several(stopping, Listener()).stop_wanted() == "SIGTERM"
+
+
 def test_before_the_first_saving_nothing_is_left_behind(
     request_here: RunRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
