@@ -158,7 +158,9 @@ def sweep(
     from mer_bench.cli.sweep_progress import SweepProgress
     from mer_bench.errors import RunError, StoppedError
     from mer_bench.request import RunRequest
+    from mer_bench.sweep.collecting import Collected
     from mer_bench.sweep.estimates import read_estimates
+    from mer_bench.sweep.listening import SweepListener
     from mer_bench.sweep.planning import SweepRequest, plan_sweep, read_plan_file
     from mer_bench.sweep.runs import survey
 
@@ -209,8 +211,11 @@ def sweep(
     except (KeyboardInterrupt, StoppedError) as stop:
         if isinstance(stop, StoppedError) and not signals.wanted:
             raise  # the scheduler stays away
+        late = Collected(found, SweepListener())  # with what workers wrote that nobody has heard of yet
+        late.look_for_all()
+        saved = len(found.found) + len(late.done)
         raise StoppedError(
-            f"stopped; {progress.saved} of {progress.total} runs are saved in {out}, and the same command goes on."
+            f"stopped; {saved} of {len(found.runs)} runs are saved in {out}, and the same command goes on."
         ) from None
     _show(screen, collected)
     if as_json:

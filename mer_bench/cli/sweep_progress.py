@@ -60,16 +60,6 @@ class SweepProgress(SweepListener):
     ) -> None:
         self._end_table()
 
-    @property
-    def saved(self) -> int:
-        """How many of the sweep's runs are recorded now."""
-        return self._done
-
-    @property
-    def total(self) -> int:
-        """How many runs the sweep has."""
-        return self._total
-
     def preparing(self, text: str) -> None:
         self._screen.line(text)
 

@@ -66,6 +66,7 @@ def work_elsewhere(
                         "as in tcp://host:8786."
                     ) from error
                 if time.monotonic() - lost_since > patience:
+                    collected.look_for_all()
                     raise StoppedError(
                         f"the scheduler has been gone for {patience:g} seconds; "
                         f"{len(sweep.found) + len(collected.done)} of {len(sweep.runs)} runs are saved, and the same "

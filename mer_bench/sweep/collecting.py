@@ -70,6 +70,11 @@ class Collected:
                 return False
             time.sleep(0.2)
 
+    def look_for_all(self) -> None:
+        """Take every record that is there by now: a worker may have written one that nobody has heard of yet."""
+        for run in self.left.values():
+            self.look(run)
+
     def fail(self, run: SweepRun, reason: str) -> None:
         """Count a run as failed."""
         self.failed[run.identity] = reason
