@@ -18,7 +18,7 @@ SHOWN = ("torch", "numpy", "scikit-learn", "torch-geometric", "optuna")
 """Distributions that have a line of their own; of the others only what is wrong is told."""
 
 PURPOSES = {
-    "distributed": "sweeps over many machines",
+    "cluster": "sweep over many machines",
     "grpc": "studies shared over gRPC",
     "mlflow": "run --track mlflow",
     "mysql": "studies shared in MySQL",
@@ -32,7 +32,7 @@ PURPOSES = {
 }
 """What each extra is for."""
 
-CONTRIBUTORS = {"test", "speed", "dev"}
+CONTRIBUTORS = {"test", "speed", "docs", "dev"}
 """Extras for those who work on mer-bench itself."""
 
 OTHER_FILES = "Another version's files come first on the import path, or the checkout changed: install it again."

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import logging
 import random
 import sqlite3
 import threading
@@ -215,9 +216,17 @@ def _open_database(kind: str, text: str, where: str, stale_after: float | None) 
         raise _without_driver(where, error.name or package, kind) from None
     try:
         with _database_turn(engine, "tables"):  # two workers may make the tables at the same time
-            return RDBStorage(given, engine_kwargs=options, **_beating(stale_after))
+            storage = RDBStorage(given, engine_kwargs=options, **_beating(stale_after))
     finally:
         engine.dispose()
+    pool = storage.engine.pool
+    logging.getLogger(f"{type(pool).__module__}.{type(pool).__qualname__}").addFilter(_tells_of_an_error)
+    return storage
+
+
+def _tells_of_an_error(line: logging.LogRecord) -> bool:
+    """False where Ctrl-C came while a connection was given back: it is raised all the same, and is not an error."""
+    return not (line.exc_info and isinstance(line.exc_info[1], KeyboardInterrupt))
 
 
 def _without_driver(where: str, package: str, extra: str) -> RequestError:
