@@ -49,7 +49,7 @@ def test_worker_of_this_machine_that_is_killed_costs_nothing(bench: Bench, tmp_p
         collected = work_elsewhere(sweep, connect, hearing, workers)
     assert not collected.failed
     assert len(collected.done) == 4
-    assert max(tries for _, tries in hearing.begun) == 2
+    assert max(tries for _, tries in hearing.begun) in (1, 2)  # 1 where the killed one had begun nothing yet
     assert compare(bench.serial(tmp_path / "one", part), tmp_path / "two").is_same
     assert unfinished(tmp_path / "two") == []
     assert workers_here() == []
