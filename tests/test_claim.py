@@ -95,6 +95,23 @@ def test_of_many_at_once_one_has_it(tmp_path: Path, links: bool, monkeypatch: py
         winners[0].release()
 
 
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no-links"])
+def test_who_comes_a_moment_later_does_not_write_over_the_first(
+    tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    first, second = Claim(tmp_path, "the run x"), Claim(tmp_path, "the run x")
+    # Both have looked and found nobody.
+    assert first._make(1)
+    assert not second._make(1)
+    (file,) = tmp_path.iterdir()
+    assert json.loads(file.read_text())["token"] == first.owner.token
+
+
 @pytest.mark.parametrize("changes", [{"born": "1"}, {"pid": 2**22 + 7}], ids=["number-reused", "gone"])
 def test_a_dead_process_of_this_machine_is_replaced_at_once(tmp_path: Path, changes: dict[str, Any]) -> None:
     left_by(tmp_path / "run", **changes)

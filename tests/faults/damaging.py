@@ -16,7 +16,7 @@ from mer_bench.identity import identity_of
 from mer_bench.metrics import rescore
 from mer_bench.records import Record, read_record
 from mer_bench.runner import RunRequest
-from tests.faults.workshop import Counts, differences, here, record_of, request_of, save_every_epoch
+from tests.faults.workshop import Counts, differences, here, record_of, request_of, saving_every_epoch
 
 KINDS = ("record", "state", "store")
 
@@ -81,11 +81,7 @@ class _Case:
 
 class _Bench:
     def __init__(self, folder: Path) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            from mer_bench import unfinished
-
-            patch.setattr(unfinished, "FIRST_AFTER_SECONDS", 0.0)
-            patch.setattr(unfinished, "SHARE", 1e9)
+        with saving_every_epoch():
             self.data = folder / "data"
             self.cases = [
                 _Case(request_of(self.data, folder, number), folder / f"case{number}", stop)
@@ -140,8 +136,8 @@ def _told(record: Record) -> object:
 
 
 def _go_on(place: Path, case: _Case, data: Path) -> str | None:
-    save_every_epoch()
-    record, noticed = here(replace(case.request, out=place))
+    with saving_every_epoch():
+        record, noticed = here(replace(case.request, out=place))
     return _compare(place, record, case) or ("" if noticed else None)
 
 

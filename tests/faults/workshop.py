@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -64,10 +66,15 @@ def request_of(data: Path, out: Path, number: int) -> RunRequest:
     )
 
 
-def save_every_epoch() -> None:
+@contextmanager
+def saving_every_epoch() -> Iterator[None]:
     """What costs too much in earnest: the epochs here are quicker than their saving."""
-    unfinished.FIRST_AFTER_SECONDS = 0.0
-    unfinished.SHARE = 1e9
+    before = unfinished.FIRST_AFTER_SECONDS, unfinished.SHARE
+    unfinished.FIRST_AFTER_SECONDS, unfinished.SHARE = 0.0, 1e9
+    try:
+        yield
+    finally:
+        unfinished.FIRST_AFTER_SECONDS, unfinished.SHARE = before
 
 
 def run_child(request: RunRequest, kill_at: int, answer: Any) -> None:
@@ -77,7 +84,6 @@ def run_child(request: RunRequest, kill_at: int, answer: Any) -> None:
         kill_at: Number of the call of the file system before which the process kills itself; 0: it does not.
         answer: A connection that hears the number of such calls at the end.
     """
-    save_every_epoch()
     calls = 0
 
     def counted(function: Any) -> Any:
@@ -94,7 +100,8 @@ def run_child(request: RunRequest, kill_at: int, answer: Any) -> None:
         setattr(os, name, counted(getattr(os, name)))
     for name in ("replace", "unlink", "rename"):
         setattr(Path, name, counted(getattr(Path, name)))
-    runner.run(request)
+    with saving_every_epoch():
+        runner.run(request)
     answer.send(calls)
 
 
