@@ -100,7 +100,7 @@ def test_scheduler_that_stays_away_ends_the_sweep_which_goes_on_later(bench: Ben
         assert cluster.scheduler is not None
         kill = cluster.scheduler.kill
         with pytest.raises(
-            StoppedError, match=r"gone for 1 seconds; 0 of 3 runs are saved, and the same command goes on"
+            StoppedError, match=r"gone for 1 seconds; [0-3] of 3 runs are saved, and the same command goes on"
         ):
             work_at(cluster.address, bench.sweep(tmp_path / "out", part), Hearing(kill), patience=1)
     with loopback(tmp_path / "dask", 1) as cluster:
