@@ -13,9 +13,18 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 from pydantic.fields import FieldInfo
 
 from mer_bench.errors import SettingError, UnknownNameError
@@ -52,7 +61,14 @@ class Tune:
 
 
 class Settings(BaseModel):
-    """Base of every settings class: frozen, and a name that no field has is an error."""
+    """Base of every settings class: frozen, and a name that no field has is an error.
+
+    Attributes:
+        added_later: Fields that a later version of the class added, whose default means what was done before there was
+            such a field. At that default they are not written, so that earlier runs keep their identity.
+    """
+
+    added_later: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
@@ -63,6 +79,12 @@ class Settings(BaseModel):
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
             raise ValueError("a number is wanted, not true or false")
         return value
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = type(self).model_fields
+        unsaid = {name for name in self.added_later if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in write(self).items() if name not in unsaid}
 
     @classmethod
     def tunables(cls) -> dict[str, tuple[FieldInfo, Tune]]:
@@ -97,8 +119,11 @@ class TrainerSettings(Settings):
         label_smoothing: Share of the target spread evenly over the classes.
         average_decay: Decay of an exponential moving average of the weights, which is what is
             scored and kept; 0 keeps the weights as they are.
-        precision: `float32`, or `bfloat16`/`float16` mixed precision (cuda).
+        precision: `float32`, `bfloat16` mixed precision, or `float16` mixed precision (cuda).
+        compile: Train through PyTorch's compiler. Sums may be taken in another order, so it decides the result.
     """
+
+    added_later = frozenset({"compile"})
 
     optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0, le=1), Tune(low=1e-4, high=1e-2, log=True)] = 1e-3
@@ -117,6 +142,7 @@ class TrainerSettings(Settings):
     label_smoothing: Annotated[float, Field(ge=0, lt=1), Tune(low=0.0, high=0.2, step=0.05)] = 0.0
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: bool = False
 
 
 INNER = "inner."

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mer_bench.api import NO_LABEL, Batch, FittedModel, LossTerm, Model, Output, Split
+from mer_bench.compiling import compiled_pass
 from mer_bench.config import TrainerSettings
 from mer_bench.errors import DivergedError, OutOfMemoryError, RequestError
 from mer_bench.metrics import METRICS
@@ -233,10 +234,10 @@ class Trainer:
         seed: int,
         device: torch.device,
     ) -> None:
-        if settings.precision != "float32" and device.type != "cuda":
+        if settings.precision == "float16" and device.type != "cuda":
             raise RequestError(
-                f"precision {settings.precision} needs a cuda device, but this run is on {device.type}; "
-                "leave it at float32."
+                f"precision float16 needs a cuda device, but this run is on {device.type}; "
+                "leave it at float32, or take bfloat16."
             )
         self.settings = settings
         self.metric = metric
@@ -253,6 +254,7 @@ class Trainer:
         )
         scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
         self.state = TrainingState(model, optimizer, scaler, batches)
+        self._pass: Callable[[Batch], Output] = compiled_pass(model, device) if settings.compile else model
         if settings.average_decay:
             self.state.average = {name: p.detach().clone() for name, p in model.named_parameters()}
 
@@ -363,7 +365,7 @@ class Trainer:
                     group["lr"] = rate
                 state.optimizer.zero_grad(set_to_none=True)
                 with self._autocast():
-                    output = state.model(batch)
+                    output = self._pass(batch)
                     terms = loss_terms(output, batch, criterion, progress)
                 state.scaler.scale(terms["total"]).backward()
                 state.scaler.unscale_(state.optimizer)

@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("leaderboard",),
     ("api", "request"),
     ("own",),
+    ("compiling",),
     ("trainer", "checkpoint", "recording", "audit"),
     ("unfinished",),
     ("runner", "external"),

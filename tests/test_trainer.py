@@ -411,9 +411,9 @@ def test_a_fitted_model_has_one_epoch_and_no_loss() -> None:
     assert len(trained.curve) == 1
 
 
-def test_mixed_precision_is_refused_without_cuda() -> None:
-    with pytest.raises(RequestError, match="needs a cuda device"):
-        make(precision="bfloat16")
+def test_float16_is_refused_without_cuda() -> None:
+    with pytest.raises(RequestError, match=r"float16 needs a cuda device.* or take bfloat16"):
+        make(precision="float16")
 
 
 def test_scores_do_not_depend_on_the_batch_they_were_computed_in(monkeypatch: pytest.MonkeyPatch) -> None:

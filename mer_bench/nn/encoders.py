@@ -61,6 +61,9 @@ class ContextGru(nn.Module):
             assert isinstance(cell, GruWeights)
             if number:
                 states = self.dropout(states)
-            gates = torch.baddbmm(cell.input_bias, order.pack(states), cell.inputs[0])  # (2, N, 3 width / 2)
-            states = order.unpack(gru_chain(gates, cell, order))  # (B, T, width)
+            # The recurrence keeps full precision; mixed precision pays in the large products alone.
+            with torch.autocast(device_type=states.device.type, enabled=False):
+                packed = order.pack(states.to(cell.input_bias.dtype))
+                gates = torch.baddbmm(cell.input_bias, packed, cell.inputs[0])  # (2, N, 3 width / 2)
+                states = order.unpack(gru_chain(gates, cell, order))  # (B, T, width)
         return states

@@ -23,11 +23,11 @@ from mer_bench.trainer import Trained, Trainer
 CONTEXT = {"identity": "0" * 64}
 
 
-def trainer_of(name: str) -> tuple[Trainer, Any]:
+def trainer_of(name: str, **changes: Any) -> tuple[Trainer, Any]:
     subject = ModelSubject(registry.load_model(name))
     spec = subject.spec()
     settings, training = subject.settings()
-    values = {**training.model_dump(), "batch_size": 4, "epochs": 4, "patience": 4, "average_decay": 0.9}
+    values = {**training.model_dump(), "batch_size": 4, "epochs": 4, "patience": 4, "average_decay": 0.9, **changes}
     # Dialogues long enough for the batches to differ, and few enough to be quick.
     train = sample_split(spec, seed=1, dtype=torch.float32)
     dev = sample_split(spec, seed=2, dtype=torch.float32)
