@@ -7,6 +7,8 @@ checks what came.
 
 from __future__ import annotations
 
+import ctypes
+import os
 import tempfile
 import threading
 import time
@@ -41,6 +43,9 @@ TRIES = 3
 
 WAIT_SECONDS = 1.0
 """Between two looks at a run that another process is at."""
+
+_AS_WITHOUT_DASK = {-3: 32 << 20, -1: 64 << 20}
+"""glibc's M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in bytes, as they end in any other process of large tensors."""
 
 _turn = threading.Lock()
 """A run seeds global generators and sets the process's threads: one at a time in a process."""
@@ -102,12 +107,25 @@ class Surroundings:
 def perform(order: Order, around: Surroundings) -> Outcome:
     """Do the run of an order; whatever goes wrong is told, nothing is raised."""
     begun = time.monotonic()
+    keep_freed_memory()
     with _turn, ExitStack() as stack:
         try:
             outcome = _perform(order, around, stack)
         except MerBenchError as error:
             outcome = Outcome(order.identity, "unfit", type(error).__name__, str(error))
         return replace(outcome, seconds=time.monotonic() - begun)
+
+
+def keep_freed_memory() -> None:
+    """Let the allocator of a Dask worker keep what was freed for the next step, as it does in any other process.
+
+    Dask starts its workers with `MALLOC_TRIM_THRESHOLD_`, which is meant for large frames of data: what is freed goes
+    back to the system at once, and the tensors of every training step are taken from there anew, page by page.
+    """
+    library = ctypes.CDLL(None)
+    if "MALLOC_TRIM_THRESHOLD_" in os.environ and hasattr(library, "mallopt"):
+        for parameter, size in _AS_WITHOUT_DASK.items():
+            library.mallopt(parameter, size)
 
 
 def _perform(order: Order, around: Surroundings, stack: ExitStack) -> Outcome:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,3 +193,28 @@ def test_a_run_that_gets_on_between_the_deaths_of_its_workers_is_not_set_aside(b
         perform(order, Surroundings(begin=begin, is_unwanted=lambda asked=asked: next(asked) <= 1))  # type: ignore[misc]
     perform(order, Surroundings(begin=begin))
     assert len(set(saved)) == 3
+
+
+STEPS_OF_TRAINING = """
+import resource, sys
+import torch
+from mer_bench.sweep.performing import keep_freed_memory
+
+if "keep" in sys.argv:
+    keep_freed_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(100):
+    [torch.ones(1 << 18) for _ in range(4)]  # a megabyte each
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators do not know these settings")
+def test_a_worker_takes_the_memory_of_a_step_from_the_one_before() -> None:
+    def faults(*words: str) -> int:
+        environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}  # as Dask starts it
+        command = [sys.executable, "-c", STEPS_OF_TRAINING, *words]
+        return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+    kept = faults("keep")
+    assert faults() > 10 * kept
