@@ -383,10 +383,14 @@ def in_processes(
 
 
 def _begin() -> None:
-    """Ctrl-C is the main process's to answer."""
+    """Ctrl-C is the main process's to answer, and a core is one process's: products in threads would wait in turns."""
     import signal
 
+    import numpy as np  # noqa: F401 — its library of products must be there to be told
+    from threadpoolctl import threadpool_limits
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threadpool_limits(limits=1, user_api="blas")
 
 
 def _read_chunk(files: Sequence[Path]) -> list[Entry]:

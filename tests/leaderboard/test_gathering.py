@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from mer_bench.errors import RecordError, RequestError, RunError
 from mer_bench.leaderboard import gathering
@@ -283,3 +284,14 @@ def test_a_reader_is_no_more_than_its_files(tmp_path: Path) -> None:
     file = write_run(tmp_path)
     reader = Reader()
     assert reader.entry(file).test == reader.entry(file).test
+
+
+def threads_of_products(_: int) -> int:
+    np.ones((64, 64)) @ np.ones((64, 64))
+    return max(int(library["num_threads"]) for library in threadpool_info() if library["user_api"] == "blas")
+
+
+def test_each_of_several_processes_keeps_to_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.setenv(name, "2")
+    assert list(gathering.in_processes(threads_of_products, [0, 1], 2, gathering.FEWEST_FOR_PROCESSES)) == [1, 1]
