@@ -42,7 +42,7 @@ def run(
     """
     from mer_bench import runner
 
-    request = runner.RunRequest(model=model, dataset=dataset, **options)
+    request = runner.RunRequest(model=model, dataset=dataset, **_with_paths(options))
     if not track:
         return runner.run(request)
     import warnings
@@ -73,7 +73,8 @@ def score(predictions: Path | str, dataset: str, name: str, selection: str, **op
 
     from mer_bench import external
 
-    return external.score(external.ScoreRequest(Path(predictions), dataset, name, selection, **options)).record
+    request = external.ScoreRequest(Path(predictions), dataset, name, selection, **_with_paths(options))
+    return external.score(request).record
 
 
 def add_plugin(path: Path | str) -> tuple[str, ...]:
@@ -113,7 +114,7 @@ def ablate(
     """
     from mer_bench import ablation, runner
 
-    run = runner.RunRequest(model=model, dataset=dataset, **options)
+    run = runner.RunRequest(model=model, dataset=dataset, **_with_paths(options))
     tables = ablation.TABLES if only is None else tuple(only)
     return ablation.ablate(ablation.AblationRequest(run, tuple(seeds), tables))
 
@@ -137,4 +138,12 @@ def predict(run: Path | str, dialogues: Path | str | Iterable[Mapping[str, Any]]
     from mer_bench import applying
 
     source = Path(dialogues) if isinstance(dialogues, str) else dialogues
-    return applying.predict(applying.Application(Path(run), source, **options))
+    return applying.predict(applying.Application(Path(run), source, **_with_paths(options)))
+
+
+def _with_paths(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a request; its folders may be given as texts."""
+    from pathlib import Path
+
+    folders = {name: Path(options[name]) for name in ("out", "data_root") if isinstance(options.get(name), str)}
+    return {**options, **folders}

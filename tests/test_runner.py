@@ -393,3 +393,8 @@ def test_a_kill_while_writing_leaves_a_whole_record_or_none(step: int, data: Pat
     again = runner.run(replace(REQUEST, data_root=data, out=tmp_path, threads=1))
     folder = tmp_path / "meld-synthetic" / "majority"
     assert rescore(folder / f"{again.run}.json") == again.test
+
+
+def test_folders_may_be_given_as_texts(data: Path, tmp_path: Path) -> None:
+    record = mer_bench.run("majority", "meld-synthetic", data_root=str(data), out=str(tmp_path / "runs"), threads=1)
+    assert [read_record(file) for file in (tmp_path / "runs").rglob("*.json")] == [record]
