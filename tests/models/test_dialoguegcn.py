@@ -15,6 +15,7 @@ from mer_bench.api import InputSpec
 from mer_bench.data.batches import Batch
 from mer_bench.errors import DataError
 from mer_bench.nn.recurrent import GruWeights, LstmWeights, turn_order
+from tests.models.batches import batch_with_gaps
 
 CLASSES = ("anger", "joy", "neutral")
 WIDTHS = {"text": 6, "audio": 4, "visual": 3}
@@ -43,17 +44,7 @@ def small_model(names: tuple[str, ...] = ("text", "audio"), seed: int = 0, **cha
 
 
 def make_batch(lengths: list[int], names: tuple[str, ...] = ("text", "audio"), seed: int = 0) -> Batch:
-    """A batch in which about a third of the utterances lack a modality."""
-    generator = torch.Generator().manual_seed(seed)
-    mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
-    present = {name: mask & (torch.rand(mask.shape, generator=generator) < 0.7) for name in names}
-    features = {
-        name: torch.randn(*mask.shape, WIDTHS[name], generator=generator, dtype=torch.float64)
-        * present[name].unsqueeze(-1)
-        for name in names
-    }
-    speakers = torch.randint(SPEAKERS, mask.shape, generator=generator) * mask
-    return Batch(features, present, mask, speakers, torch.tensor(lengths), torch.arange(len(lengths)))
+    return batch_with_gaps({name: WIDTHS[name] for name in names}, lengths, SPEAKERS, seed)
 
 
 def literal_relation(config: DialogueGcnConfig, said: list[int], target: int, source: int) -> int:

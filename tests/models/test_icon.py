@@ -9,11 +9,12 @@ import torch
 from mer_bench_models.icon.config import IconConfig
 from mer_bench_models.icon.model import Icon
 from mer_bench_models.icon.readers import one_reader, readers
-from torch import Tensor, nn
+from torch import Tensor
 
 from mer_bench.api import InputSpec
 from mer_bench.data.batches import Batch
-from mer_bench.nn.recurrent import GruWeights
+from tests.models.batches import batch_with_gaps
+from tests.nn.pytorchs_gru import torch_gru
 
 CLASSES = ("anger", "joy", "neutral")
 WIDTHS = {"text": 4, "audio": 3}
@@ -41,33 +42,7 @@ def small_model(**changes: Any) -> Icon:
 
 
 def make_batch(speakers: int = 3, seed: int = 0) -> Batch:
-    generator = torch.Generator().manual_seed(seed)
-    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS).unsqueeze(1)
-    present = {name: mask & (torch.rand(mask.shape, generator=generator) < 0.7) for name in WIDTHS}
-    features = {
-        name: torch.randn(*mask.shape, width, generator=generator, dtype=torch.float64) * present[name].unsqueeze(-1)
-        for name, width in WIDTHS.items()
-    }
-    return Batch(
-        features=features,
-        present=present,
-        mask=mask,
-        speakers=torch.randint(0, speakers, mask.shape, generator=generator).masked_fill(~mask, 0),
-        lengths=torch.tensor(LENGTHS),
-        dialogues=torch.arange(len(LENGTHS)),
-    )
-
-
-def torch_gru(cell: GruWeights, side: int) -> nn.GRU:
-    """PyTorch's GRU with the weights of one side."""
-    gru = nn.GRU(cell.inputs[0].shape[1], cell.width).double()
-    with torch.no_grad():
-        for name, value in (("weight", cell.inputs[0][side].T), ("bias", cell.input_bias[side, 0])):
-            new, reset, update = value.chunk(3)
-            getattr(gru, f"{name}_ih_l0").copy_(torch.cat([reset, update, new]))
-        for name, value in (("weight", cell.state[side].T), ("bias", cell.state_bias[side, 0])):
-            getattr(gru, f"{name}_hh_l0").copy_(value)
-    return gru
+    return batch_with_gaps(WIDTHS, LENGTHS, speakers, seed)
 
 
 def literal_states(model: Icon, turns: Tensor, said: list[int], turn: int) -> list[Tensor]:

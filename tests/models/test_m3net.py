@@ -19,6 +19,7 @@ from mer_bench.api import InputSpec
 from mer_bench.data.batches import Batch
 from mer_bench.errors import DataError
 from mer_bench.nn.recurrent import GruWeights
+from tests.models.batches import batch_with_gaps
 
 CLASSES = ("anger", "joy", "neutral")
 WIDTHS = {"text": 6, "audio": 4, "visual": 3}
@@ -56,23 +57,7 @@ def small_model(names: tuple[str, ...] = ALL, **changes: Any) -> M3Net:
 def make_batch(
     lengths: list[int], names: tuple[str, ...] = ALL, seed: int = 0, surplus: int = 0, share: float = 0.7
 ) -> Batch:
-    """A batch of which `share` of the utterances have a modality."""
-    generator = torch.Generator().manual_seed(seed)
-    longest = max(lengths) + surplus
-    mask = torch.arange(longest) < torch.tensor(lengths).unsqueeze(1)
-    present = {name: mask & (torch.rand(mask.shape, generator=generator) < share) for name in names}
-    return Batch(
-        features={
-            name: torch.randn(*mask.shape, WIDTHS[name], generator=generator, dtype=torch.float64)
-            * present[name].unsqueeze(-1)
-            for name in names
-        },
-        present=present,
-        mask=mask,
-        speakers=torch.randint(0, 3, mask.shape, generator=generator).masked_fill(~mask, 0),
-        lengths=torch.tensor(lengths),
-        dialogues=torch.arange(len(lengths)),
-    )
+    return batch_with_gaps({name: WIDTHS[name] for name in names}, lengths, 3, seed, surplus, share)
 
 
 def torch_gru(weights: GruWeights, rows: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from mer_bench.data.batches import Batch
 from mer_bench.nn.encoders import ContextGru
 from mer_bench.nn.graph import ModalityGraph, modality_graph
 from mer_bench.nn.recurrent import GruWeights
+from tests.models.batches import batch_with_gaps
 
 CLASSES = ("anger", "joy", "neutral")
 WIDTHS = {"text": 6, "audio": 4, "visual": 3}
@@ -48,24 +49,7 @@ def small_model(names: tuple[str, ...] = ("text", "audio"), seed: int = 0, **cha
 def make_batch(
     lengths: list[int], names: tuple[str, ...] = ("text", "audio"), seed: int = 0, surplus: int = 0
 ) -> Batch:
-    """A batch in which about a third of the utterances lack a modality."""
-    generator = torch.Generator().manual_seed(seed)
-    longest = max(lengths) + surplus
-    mask = torch.arange(longest) < torch.tensor(lengths).unsqueeze(1)
-    present = {name: mask & (torch.rand(mask.shape, generator=generator) < 0.7) for name in names}
-    features = {
-        name: torch.randn(*mask.shape, WIDTHS[name], generator=generator, dtype=torch.float64)
-        * present[name].unsqueeze(-1)
-        for name in names
-    }
-    return Batch(
-        features=features,
-        present=present,
-        mask=mask,
-        speakers=torch.randint(0, SPEAKERS, mask.shape, generator=generator).masked_fill(~mask, 0),
-        lengths=torch.tensor(lengths),
-        dialogues=torch.arange(len(lengths)),
-    )
+    return batch_with_gaps({name: WIDTHS[name] for name in names}, lengths, SPEAKERS, seed, surplus)
 
 
 def torch_gru(context: ContextGru, rows: Tensor) -> Tensor:

@@ -8,22 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from mer_bench.nn.history import HistoryWindows, SpeakerGrus, forward_chains, read
-from mer_bench.nn.recurrent import GruWeights
-
-
-def torch_gru(cell: GruWeights, side: int) -> nn.GRU:
-    """PyTorch's GRU with the weights of one side."""
-    gru = nn.GRU(cell.inputs[0].shape[1], cell.width).double()
-    with torch.no_grad():
-        for name, value in (("weight", cell.inputs[0][side].T), ("bias", cell.input_bias[side, 0])):
-            new, reset, update = value.chunk(3)
-            getattr(gru, f"{name}_ih_l0").copy_(torch.cat([reset, update, new]))
-        for name, value in (("weight", cell.state[side].T), ("bias", cell.state_bias[side, 0])):
-            getattr(gru, f"{name}_hh_l0").copy_(value)
-    return gru
+from tests.nn.pytorchs_gru import torch_gru
 
 
 @given(turns=st.integers(1, 20), reach=st.integers(1, 25), seed=st.integers(0, 99))
