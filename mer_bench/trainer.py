@@ -294,7 +294,7 @@ class Trainer:
             state.epoch += 1
             with self._scored_weights():
                 log_probabilities = self.log_probabilities(unlabelled)
-                metric, dev_values = self._dev_values(score_dev(log_probabilities), log_probabilities, dev)
+                metric, dev_values = self._dev_values(score_dev, log_probabilities, dev)
                 if metric > state.best_score:
                     state.best_epoch, state.best_score = state.epoch, metric
                     state.best = {name: value.detach().clone() for name, value in state.model.state_dict().items()}
@@ -324,7 +324,7 @@ class Trainer:
             model.fit(train.in_order(SCORING_BATCH))
         unlabelled = replace(dev, labels=None)
         log_probabilities = self.log_probabilities(unlabelled)
-        state.best_score, dev_values = self._dev_values(score_dev(log_probabilities), log_probabilities, dev)
+        state.best_score, dev_values = self._dev_values(score_dev, log_probabilities, dev)
         state.epoch = state.best_epoch = 1
         state.training_seconds = time.perf_counter() - started
         epoch = Epoch(epoch=1, learning_rate=0.0, train={}, dev=dev_values)
@@ -448,16 +448,18 @@ class Trainer:
         with _memory_errors(split, SCORING_BATCH), self._autocast():
             return log_probabilities(self.state.model, split)
 
-    def _dev_values(self, scores: Scores, log_p: Tensor, dev: Split) -> tuple[float, dict[str, float]]:
+    def _dev_values(self, score_dev: ScoreDev, log_p: Tensor, dev: Split) -> tuple[float, dict[str, float]]:
         assert dev.labels is not None
-        labels = dev.labels.cpu()
-        chosen = labels != NO_LABEL
-        loss = F.nll_loss(log_p[chosen], labels[chosen]) if bool(chosen.any()) else torch.zeros(())
+        # Before they are scored: NaN has no probability, which would be blamed on the predictions.
         if not bool(torch.isfinite(log_p).all()):
             raise DivergedError(
                 f"the model gave NaN or infinite scores on dev in epoch {self.state.epoch}. "
                 f"Try a lower learning_rate (now {self.settings.learning_rate:g})."
             )
+        scores = score_dev(log_p)
+        labels = dev.labels.cpu()
+        chosen = labels != NO_LABEL
+        loss = F.nll_loss(log_p[chosen], labels[chosen]) if bool(chosen.any()) else torch.zeros(())
         values = {name: number for name in METRICS if (number := getattr(scores, name)) is not None}
         metric = values[self.metric]
         return (metric if METRICS[self.metric].higher_is_better else -metric), {"loss": float(loss), **values}

@@ -421,3 +421,16 @@ def test_scores_do_not_depend_on_the_batch_they_were_computed_in(monkeypatch: py
     whole = trainer.log_probabilities(model, DEV)
     monkeypatch.setattr(trainer, "SCORING_BATCH", 1)
     torch.testing.assert_close(trainer.log_probabilities(model, DEV), whole, rtol=0, atol=1e-6)
+
+
+class SilentOnDev(Reader):
+    """Sound while it trains, and NaN as soon as it is scored: a square root of a variance that dropout kept above 0."""
+
+    def forward(self, batch: Batch) -> Output:
+        output = super().forward(batch)
+        return output if self.training else Output(output.logits * float("nan"))
+
+
+def test_scores_on_dev_that_are_no_numbers_end_the_run_with_what_to_do() -> None:
+    with pytest.raises(DivergedError, match=r"NaN or infinite scores on dev in epoch 1\. Try a lower learning_rate"):
+        make(SilentOnDev).fit(TRAIN, DEV, score_dev)
