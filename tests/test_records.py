@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from mer_bench.errors import RecordError, StorageError
 from mer_bench.metrics import count_dialogues, rescore, score, score_folds
 from mer_bench.predictions import Predictions, write_predictions
 from mer_bench.records import (
+    Audit,
+    AuditEpoch,
     Condition,
     Cost,
     Epoch,
@@ -244,6 +247,50 @@ class TestFolds:
         assert files
         for file in files[:: max(1, len(files) // 12)]:
             assert record_text(read_record(file)) == file.read_text(encoding="utf-8")
+
+
+def audit(best_epoch: int | None = 1, **changes: Any) -> Audit:
+    """An audit of one epoch."""
+    epochs = [AuditEpoch(epoch=1, test={"weighted_f1": 0.5})]
+    values: dict[str, Any] = {"metric": "weighted_f1", "epochs": epochs, "best_epoch": best_epoch, "best": 0.5}
+    return Audit(**values | {"chosen": 0.5} | changes)
+
+
+class TestAudits:
+    def test_what_contradicts_itself_is_refused(self) -> None:
+        of_folds = audit(None, epochs=[])
+        condition = Condition(name="only-audio", present=("audio",), model_of=MODEL)
+        failure = Failure(kind="RunError", reason="no.")
+        failed: dict[str, Any] = {
+            "status": "failed",
+            "failure": failure,
+            "test": None,
+            "dev": None,
+            "predictions": None,
+        }
+        audited = [fold.model_copy(update={"audit": audit()}) for fold in folded().folds]
+        cases: list[tuple[Callable[[], Any], str]] = [
+            (lambda: record(audit=audit(), test_condition=condition), "not under a test condition"),
+            (lambda: record(audit=audit(), **failed), "a failed run has nothing to audit"),
+            (lambda: record(audit=of_folds), "an audit has every epoch of the curve"),
+            (lambda: folded(audit=of_folds), "a run and all of its folds are audited, or none of them is"),
+            (lambda: folded(folds=audited), "a run and all of its folds are audited, or none of them is"),
+            (lambda: folded(folds=audited, audit=audit()), "each fold has the epochs of its own audit"),
+            (lambda: audit(None), "best_epoch should be there exactly where epochs are"),
+            (lambda: audit(2), "best_epoch is 2, but there are 1 epochs"),
+            (lambda: audit(best=0.6), "best should be the weighted_f1 of epoch 1"),
+            (lambda: audit(epochs=[AuditEpoch(epoch=2, test={})]), r"numbered from 1, but are \[2\]"),
+        ]
+        for make, message in cases:
+            with pytest.raises(ValidationError, match=message):
+                make()
+        assert folded(folds=audited, audit=of_folds).audit == of_folds
+
+    def test_a_part_with_more_utterances_than_the_whole_is_refused(self) -> None:
+        values = folded().model_dump()["test"]
+        values["subsets"]["odd"]["utterances"] = values["utterances"] + 1
+        with pytest.raises(ValidationError, match="the subset odd has"):
+            Scores.model_validate(values)
 
 
 STATED = External(name="gru", selection_rule="zero-shot", file_sha256="d" * 64, test_split="f" * 64)

@@ -23,6 +23,7 @@ from mer_bench import runner
 from mer_bench.errors import RequestError
 from mer_bench.identity import external_identity, identity_of, run_name, split_checksum
 from mer_bench.leaderboard.checking import Checked, check_records, find_records
+from mer_bench.leaderboard.layout import difference, layout_of
 from mer_bench.metrics import count_dialogues, score
 from mer_bench.predictions import DialogueCounts, Predictions, read_outcomes, read_predictions, write_predictions
 from mer_bench.records import Condition, External, Record, read_record, record_text, write_record
@@ -263,6 +264,48 @@ def test_somebody_who_knows_how_identities_come_to_be(
     else:
         # Other settings of the same model and seed: a setting may change nothing, so that this is no proof of a copy.
         assert found == {}
+
+
+def test_a_corpus_that_nobody_knows_is_told_with_its_nearest_name(meld: Desk) -> None:
+    names = {
+        name: f"melt/{getattr(meld.record, name).partition('/')[2]}" for name in ("labels", "features", "protocol")
+    }
+    meld.dress(dataset="melt", **names)
+    assert refusals(meld.check(trusted=False))["dataset"] == "no dataset is called melt here; did it mean meld?"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": "nobody"}, "no model is called nobody here"),
+        ({"model_version": 7}, "it is of version 7 of the model, and here is "),
+        ({"machine": None}, "the record names no commit"),
+        ({"machine": "f" * 40}, "its commit ffffffffffff is not known here"),
+    ],
+)
+def test_code_that_is_not_here_cannot_be_checked_and_is_told(changes: dict[str, Any], says: str, meld: Desk) -> None:
+    machine = meld.record.machine
+    assert machine is not None
+    if "machine" in changes:
+        changes = {"machine": machine.model_copy(update={"commit": changes["machine"]})}
+    meld.dress(**changes)
+    (code,) = [each for each in meld.check().findings if each.check == "code"]
+    assert code.state == "not checked"
+    assert says in code.said
+
+
+@pytest.mark.parametrize(
+    ("widths", "says"),
+    [
+        ({"text": 10, "visual": 10}, "modalities are text, audio, but there are widths of text, visual"),
+        ({"text": 10, "audio": 3}, "audio"),
+    ],
+)
+def test_widths_that_the_features_do_not_have(widths: dict[str, int], says: str, meld: Desk) -> None:
+    detail = meld.record.features_detail
+    assert detail is not None
+    meld.dress(features_detail=detail.model_copy(update={"widths": widths}))
+    assert says in refusals(meld.check(trusted=False))["features"]
 
 
 def relabelled(predictions: Predictions) -> Predictions:
@@ -654,6 +697,47 @@ class TestFolds:
         audit["best_epoch"], audit["best"] = other + 1, 0.0
         desk.put(values)
         assert "is better" in refusals(desk.check())["audit"]
+
+    def test_an_audit_without_the_metric_in_some_epoch(self, finished: tuple[Record, Path], tmp_path: Path) -> None:
+        desk = self.desk(finished, tmp_path)
+        worst = finished[0].folds[0].audit
+        assert worst is not None
+        epoch = worst.best_epoch or 0
+        desk.change(f"folds.0.audit.epochs.{epoch % 3}.test", {"accuracy": 0.5})
+        assert f"epoch {epoch % 3 + 1} of the audit has no test weighted_f1" in refusals(desk.check())["audit"]
+
+    def test_dev_scores_that_are_not_those_of_the_folds(self, finished: tuple[Record, Path], tmp_path: Path) -> None:
+        desk = self.desk(finished, tmp_path)
+        # Another whole confusion matrix, with all that follows from it.
+        desk.change("dev", desk.values()["folds"][0]["dev"])
+        assert refusals(desk.check())["dev"] == "dev.confusion is not the sum of that of the folds"
+
+    def test_folds_that_the_protocol_has_not(self, finished: tuple[Record, Path], tmp_path: Path) -> None:
+        desk = self.desk(finished, tmp_path)
+        desk.change("protocol", "sessions/shared-dev")
+        assert refusals(desk.check())["protocol"] == "it has 5 folds, but sessions/shared-dev has 2"
+
+    @pytest.mark.parametrize(
+        ("path", "change", "says"),
+        [
+            ("folds", lambda folds: folds % 5 + 1, "other folds tested its dialogues"),
+            ("subsets", lambda parts: {name: ~part for name, part in parts.items()}, "the named parts of its test"),
+        ],
+    )
+    def test_other_folds_and_parts_of_the_same_dialogues(
+        self,
+        path: str,
+        change: Callable[[Any], Any],
+        says: str,
+        finished: tuple[Record, Path],
+        tmp_path: Path,
+    ) -> None:
+        desk = self.desk(finished, tmp_path)
+        given = read_outcomes(desk.predictions)
+        other = replace(given, **{path: change(getattr(given, path))})
+        found, expected = layout_of(other), layout_of(given)
+        assert difference(expected, expected, "that") == ""
+        assert says in difference(found, expected, "that")
 
     def test_an_audit_that_knows_another_score_of_the_chosen_epoch(
         self, finished: tuple[Record, Path], tmp_path: Path
