@@ -5,23 +5,23 @@ One file a run, `<run>.predictions.npz`, of one of two kinds. `Predictions` has 
 committed for a corpus whose card says `redistribute = false`. Neither holds any text.
 
 The file is an ordinary compressed npz of plain arrays, `numpy.load` opens it, and the same
-predictions give the same bytes. Ids are taken apart into a few patterns and columns of numbers:
+predictions give the same bytes. Ids are taken apart into a few patterns and columns of numbers::
 
-header                      JSON as bytes: format, version, kind, classes
-<list>.patterns             JSON as bytes: [["dia", 0, "_utt", 0, ""], ...]; texts, and between them
-                            the digits that a number has at least (0: as many as it needs)
-<list>.pattern              (n,) uint32: pattern of each string
-<list>.numbers              (n, most in a pattern) int32: its numbers, each row minus the one before
-kind "predictions":         lists `ids` and `dialogues` (each dialogue once, by first appearance)
-  dialogue                  (utterances,) uint32: index into dialogues
-  positions, speakers, true, predicted, log_probabilities (no rows where only labels were predicted)
-kind "dialogue counts":     list `dialogues`
-  confusion, shift, calibration (no rows where only labels were predicted)
-either kind, where there are any:
-  subsets                   (names, dialogues) uint8: 1 where the dialogue belongs to the subset; the header's
-                            `subsets` holds the names
-  folds                     (dialogues,) int16: the fold, from 1, that tested the dialogue; the header has
-                            `folds`: true
+    header                      JSON as bytes: format, version, kind, classes
+    <list>.patterns             JSON as bytes: [["dia", 0, "_utt", 0, ""], ...]; texts, and between them
+                                the digits that a number has at least (0: as many as it needs)
+    <list>.pattern              (n,) uint32: pattern of each string
+    <list>.numbers              (n, most in a pattern) int32: its numbers, each row minus the one before
+    kind "predictions":         lists `ids` and `dialogues` (each dialogue once, by first appearance)
+      dialogue                  (utterances,) uint32: index into dialogues
+      positions, speakers, true, predicted, log_probabilities (no rows where only labels were predicted)
+    kind "dialogue counts":     list `dialogues`
+      confusion, shift, calibration (no rows where only labels were predicted)
+    either kind, where there are any:
+      subsets                   (names, dialogues) uint8: 1 where the dialogue belongs to the subset; the header's
+                                `subsets` holds the names
+      folds                     (dialogues,) int16: the fold, from 1, that tested the dialogue; the header has
+                                `folds`: true
 """
 
 from __future__ import annotations
