@@ -8,8 +8,10 @@ from pathlib import Path
 from sphinx.application import Sphinx
 from sphinx.errors import ExtensionError
 
+from mer_bench import registry
+
 ROOT = Path(__file__).resolve().parents[2]
-SHELVES = ("models", "datasets")
+SHELVES = {"models": registry.installed_models, "datasets": registry.installed_datasets}
 
 LINK = re.compile(r"(?<=\]\()(?!https?://|#|mailto:)([^)#\s]+)")
 ELSEWHERE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "README.md": "index.md"}
@@ -24,9 +26,29 @@ def _write_pages(app: Sphinx) -> None:
         for stale in {page.name for page in folder.iterdir()} - set(pages):
             (folder / stale).unlink()
         for name, readme in pages.items():
-            text = f"```{{include}} /../{readme.relative_to(ROOT)}\n```\n"
-            if not (folder / name).is_file() or (folder / name).read_text(encoding="utf-8") != text:
-                (folder / name).write_text(text, encoding="utf-8")
+            _write(folder / name, f"```{{include}} /../{readme.relative_to(ROOT)}\n```\n")
+        _write(folder.with_suffix(".md"), _overview(shelf, set(pages)))
+
+
+def _overview(shelf: str, pages: set[str]) -> str:
+    """The page that lists a shelf, made of the cards.
+
+    Args:
+        pages: The file of each plugin's page. A plugin of somebody else's package has none.
+    """
+    rows = []
+    for name, plugin in SHELVES[shelf]().plugins.items():
+        page = name.replace("-", "_") + ".md"
+        if page in pages:
+            year = plugin.card.paper.year if plugin.card.paper else ""
+            rows.append(f"| [{plugin.card.title}]({shelf}/{page}) | `{name}` | {year} | {plugin.card.summary} |")
+    table = "\n".join([f"| | `--{shelf[:-1]}` | year | |", "| --- | --- | --- | --- |", *sorted(rows)])
+    return f"# {shelf.capitalize()}\n\n{table}\n\n```{{toctree}}\n:hidden:\n:glob:\n\n{shelf}/*\n```\n"
+
+
+def _write(file: Path, text: str) -> None:
+    if not file.is_file() or file.read_text(encoding="utf-8") != text:  # else Sphinx would read it again
+        file.write_text(text, encoding="utf-8")
 
 
 def _site_link(target: str, page: Path, source: Path) -> str:
