@@ -26,6 +26,7 @@ extensions = [
 ]
 nitpicky = True
 default_role = "code"
+highlight_language = "text"  # of blocks that name none: shapes, layouts, trees
 exclude_patterns = ["extensions", "static"]
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]

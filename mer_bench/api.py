@@ -70,10 +70,12 @@ class InputSpec:
 
     @property
     def modalities(self) -> tuple[str, ...]:
+        """The modalities in the order in which a batch holds them."""
         return tuple(self.widths)
 
     @property
     def class_count(self) -> int:
+        """How many classes there are."""
         return len(self.classes)
 
 

@@ -177,6 +177,11 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
     Raises:
         SettingError: If there is no `=` or no name before it.
+
+    >>> parse_assignment("learning_rate=5e-4")
+    ('learning_rate', 0.0005)
+    >>> parse_assignment("fusion=symmetric")
+    ('fusion', 'symmetric')
     """
     name, sign, value = text.partition("=")
     name = name.strip()
@@ -193,7 +198,11 @@ def _no_constant(name: str) -> Any:
 
 
 def merge_settings(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Later layers win: class defaults < card < dataset's part of the card < file < --set."""
+    """Later layers win: class defaults < card < dataset's part of the card < file < --set.
+
+    >>> merge_settings({"layers": 1, "dropout": 0.3}, {"layers": 2})
+    {'layers': 2, 'dropout': 0.3}
+    """
     merged: dict[str, Any] = {}
     for layer in layers:
         merged.update(layer)

@@ -171,7 +171,11 @@ class RecordError(MerBenchError):
 
 
 def nearest_names(given: str, known: Iterable[str], count: int = 2) -> list[str]:
-    """The known names that resemble the given one most, the best first; empty when none does."""
+    """The known names that resemble the given one most, the best first; empty when none does.
+
+    >>> nearest_names("dialogernn", ["dialoguernn", "dialoguecrn", "mmgcn"])
+    ['dialoguernn', 'dialoguecrn']
+    """
     by_folded = {name.casefold(): name for name in known}
     matches = difflib.get_close_matches(given.casefold(), by_folded, n=count, cutoff=0.6)
     return [by_folded[match] for match in matches]

@@ -69,6 +69,22 @@ def score(predictions: Predictions | DialogueCounts) -> Scores:
 
     Raises:
         RecordError: If no utterance has a label.
+
+    Three utterances of one dialogue, of which the last is not found:
+
+    >>> three = Predictions(
+    ...     classes=("neutral", "joy"),
+    ...     ids=["a", "b", "c"],
+    ...     dialogues=["d", "d", "d"],
+    ...     positions=np.arange(3),
+    ...     speakers=np.zeros(3, int),
+    ...     true=np.array([0, 1, 1]),
+    ...     predicted=np.array([0, 1, 0]),
+    ...     log_probabilities=None,
+    ... )
+    >>> found = score(three)
+    >>> round(found.accuracy, 3), round(found.uar, 3), round(found.weighted_f1, 3)
+    (0.667, 0.75, 0.667)
     """
     counts = _counted(predictions)
     confusion = counts.confusion.sum(axis=0, dtype=np.int64)

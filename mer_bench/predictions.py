@@ -134,6 +134,7 @@ class Predictions:
 
     @property
     def utterances(self) -> int:
+        """How many utterances were predicted."""
         return len(self.ids)
 
     @cached_property

@@ -14,6 +14,11 @@ def derived_seed(seed: int, purpose: str) -> int:
     """A seed of its own for one purpose of a run: `weights`, `batches`, `dropout`.
 
     So that drawing more numbers for one purpose never shifts those of another.
+
+    >>> derived_seed(0, "weights") == derived_seed(0, "weights")
+    True
+    >>> derived_seed(0, "weights") == derived_seed(0, "batches")
+    False
     """
     digest = hashlib.sha256(f"{seed}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

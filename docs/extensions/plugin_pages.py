@@ -1,4 +1,4 @@
-"""A page for each model and dataset of the registry, made of its README, so that a plugin needs no list to be put on."""
+"""A page for each model and dataset of the registry, made of its README, so that no list of them needs care."""
 
 from __future__ import annotations
 

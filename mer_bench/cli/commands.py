@@ -21,6 +21,7 @@ class Commands(TyperGroup):
     """A group that answers an unknown command with the nearest ones."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that is named; one that does not exist is answered with the nearest."""
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             raise UnknownNameError("command", args[0], self.commands, f"{ctx.command_path} --help")
         return super().resolve_command(ctx, args)
@@ -36,6 +37,7 @@ class Program(Commands):
             raise _Interrupted from interrupt
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run the words of a command line; ends the process with the exit code of what came of them."""
         words = args[0] if args else extra.pop("args", None)
         given = list(sys.argv[1:] if words is None else words)
         for stream in (sys.stdout, sys.stderr):

@@ -89,14 +89,17 @@ class Split:
 
     @property
     def device(self) -> torch.device:
+        """Where the arrays of the split lie."""
         return self.speakers.device
 
     @property
     def dialogue_count(self) -> int:
+        """How many dialogues the split has."""
         return len(self.offsets) - 1
 
     @property
     def utterance_count(self) -> int:
+        """How many utterances they have together."""
         return int(self.offsets[-1])
 
     @property

@@ -28,23 +28,28 @@ class Tally:
 
     @classmethod
     def of(cls, values: NDArray[np.integer[Any]]) -> Tally:
+        """Count how often each number occurs."""
         numbers, counts = np.unique(values, return_counts=True)
         return cls(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
 
     @property
     def total(self) -> int:
+        """How many values were counted."""
         return sum(self.counts.values())
 
     @property
     def lowest(self) -> int | None:
+        """The smallest value; None where nothing was counted."""
         return min(self.counts, default=None)
 
     @property
     def highest(self) -> int | None:
+        """The largest value; None where nothing was counted."""
         return max(self.counts, default=None)
 
     @property
     def mean(self) -> float | None:
+        """The mean of the values; None where nothing was counted."""
         if not self.counts:
             return None
         return sum(number * count for number, count in self.counts.items()) / self.total
@@ -93,6 +98,7 @@ class SplitDescription:
 
     @property
     def unlabelled_share(self) -> float | None:
+        """Share of utterances without a label, in [0, 1]; None of an empty split."""
         return 1 - self.labelled / self.utterances if self.utterances else None
 
 

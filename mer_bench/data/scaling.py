@@ -91,4 +91,5 @@ class Standardiser:
 
     @classmethod
     def from_state(cls, arrays: Mapping[str, NDArray[Any]], settings: Mapping[str, Any]) -> Standardiser:
+        """The standardiser whose state a store kept; the counterpart of what wrote it."""
         return cls(tuple(settings["columns"]), arrays["mean"], arrays["deviation"], tuple(settings["indicated"]))

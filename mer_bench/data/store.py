@@ -167,14 +167,17 @@ class Manifest(ManifestPart):
 
     @property
     def key(self) -> StoreKey:
+        """What the store is of: dataset, feature set, label set, protocol and fold."""
         return StoreKey(self.dataset, self.features, self.labels, self.protocol, self.fold)
 
     @property
     def utterances(self) -> int:
+        """Utterances of all splits."""
         return sum(count.utterances for count in self.counts.values())
 
     @property
     def dialogues(self) -> int:
+        """Dialogues of all splits."""
         return sum(count.dialogues for count in self.counts.values())
 
     @property
@@ -196,10 +199,12 @@ class Store:
 
     @property
     def classes(self) -> tuple[str, ...]:
+        """Names of the classes in the order of their index."""
         return self.manifest.classes
 
     @property
     def widths(self) -> dict[str, int]:
+        """Width of each modality's features, in the store's order."""
         return dict(self.manifest.widths)
 
     @property

@@ -41,6 +41,7 @@ class ClassDifference:
 
     @property
     def difference(self) -> float:
+        """The first row's score minus the second's."""
         return self.first - self.second
 
 

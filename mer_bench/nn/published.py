@@ -28,6 +28,7 @@ class PublishedEntries:
         return name in self._left
 
     def refusal(self, reason: str) -> DataError:
+        """The error that says why the checkpoint is not taken."""
         return DataError(f"the published {self.model} checkpoint {reason}.")
 
     def peek(self, name: str, dimensions: int) -> Tensor:

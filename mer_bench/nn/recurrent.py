@@ -51,14 +51,17 @@ class TurnOrder:
 
     @property
     def directions(self) -> int:
+        """1, or 2 where time is read backwards too."""
         return self.cells.shape[0]
 
     @property
     def turns(self) -> int:
+        """N, the real turns."""
         return self.cells.shape[1]
 
     @property
     def steps(self) -> int:
+        """Turns of the longest dialogue."""
         return len(self.counts)
 
     def pack(self, padded: Tensor) -> Tensor:

@@ -243,6 +243,7 @@ class Sampled:
         return sampled(means, variances, observed, draws, draws.stretches(), digest)
 
     def minus(self, other: Sampled) -> Sampled:
+        """The difference of two means, resample by resample."""
         return Sampled(self.mean - other.mean, self.values - other.values, self.seeds, self.dialogues)
 
 

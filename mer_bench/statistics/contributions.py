@@ -98,6 +98,11 @@ class Measured:
 
     @classmethod
     def of(cls, counted: Counted, repeats: int = 1) -> Measured:
+        """Measure how much each dialogue adds to a row's score, by leaving it out.
+
+        Args:
+            repeats: Predictions of one seed that follow each other, as in `compare`.
+        """
         right, predicted = (np.moveaxis(each, 2, 0) for each in (counted.right, counted.predicted))
         labelled = counted.labelled.T[:, None, :]  # (classes, 1, dialogues)
         sums = [each.sum(axis=2, keepdims=True) for each in (right, predicted, labelled)]

@@ -16,6 +16,9 @@ def adjust_holm(p_values: Sequence[float]) -> list[float]:
     each other.
 
     Source: Holm (1979), "A Simple Sequentially Rejective Multiple Test Procedure".
+
+    >>> adjust_holm([0.5, 0.125, 0.25])
+    [0.5, 0.375, 0.5]
     """
     given = np.asarray(p_values, np.float64)
     if given.size and not bool(((given >= 0) & (given <= 1)).all()):

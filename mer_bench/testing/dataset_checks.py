@@ -43,6 +43,7 @@ class DatasetSubject:
 
     @property
     def card(self) -> DatasetCard:
+        """The card of the dataset."""
         return self.plugin.card
 
     def requests(self) -> list[PreparationRequest]:

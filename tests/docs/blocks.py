@@ -54,7 +54,8 @@ def pages() -> list[Path]:
 
 def blocks(page: Path) -> Iterator[Block]:
     """The fenced blocks of a page, in its order."""
-    reason, opened, start, lines = "", None, 0, []
+    reason, start, opened = "", 0, None
+    lines: list[str] = []
     for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), 1):
         fence = FENCE.match(line)
         if opened is None and fence:

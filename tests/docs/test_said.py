@@ -41,7 +41,9 @@ def test_a_fault_on_the_page_is_said_like_that(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MER_BENCH_DATA", str(tmp_path / "data"))
     said = answer(*words)
-    quoted = [text.removesuffix(" ...") for text in re.findall(r"^\| `(.+?)` \|", (DOCS / "faults.md").read_text(), re.M)]
+    quoted = [
+        text.removesuffix(" ...") for text in re.findall(r"^\| `(.+?)` \|", (DOCS / "faults.md").read_text(), re.M)
+    ]
     assert [text for text in quoted if text.rstrip(",") in said], said
 
 
@@ -49,7 +51,13 @@ def test_a_label_that_is_no_class_is_answered_as_the_page_says(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "my-talks"
     folder.mkdir()
-    rows = ["dialogue,split,speaker,label,text", "d1,train,Ada,happy,a", "d1,train,Ben,sad,b", "d2,dev,Ada,hapy,c"]
+    rows = [
+        "dialogue,split,speaker,label,text",
+        "d1,train,Ada,happy,a",
+        "d1,train,Ben,sad,b",
+        "d2,dev,Ada,hapy,c",
+        "d3,test,Ada,sad,d",
+    ]
     (folder / "dialogues.csv").write_text("\n".join(rows) + "\n")
     (folder / "card.toml").write_text('title = "Talks"\n[label_sets.label]\ntitle = "L"\nclasses = ["happy", "sad"]\n')
     said = answer("data", "import", "my-talks", "--from", "my-talks", "--data-root", "data").split("mer-bench: ")[1]

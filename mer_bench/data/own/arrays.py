@@ -84,6 +84,7 @@ class FeatureArray:
 
     @property
     def width(self) -> int:
+        """Columns of the array."""
         return int(self.values.shape[1])
 
 

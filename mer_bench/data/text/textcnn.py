@@ -103,6 +103,11 @@ class TextCnn(nn.Module):
         self.dropout = settings.dropout
 
     def hidden(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """The dense layer's output, which is the feature of a text.
+
+        Shapes:
+            ids: (texts, tokens), long. lengths: (texts,), long. returns: (texts, dense width), float.
+        """
         embedded = self.embedding(ids).transpose(1, 2)  # (texts, width, tokens)
         pooled = []
         for span, convolution in zip(self.spans, self.convolutions, strict=True):
