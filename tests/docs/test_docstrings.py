@@ -8,7 +8,7 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
 
@@ -39,12 +39,12 @@ def public_members(module: ModuleType) -> Iterator[tuple[str, Any]]:
             for key in vars(member):
                 value = getattr(member, key)
                 is_field = getattr(value, "__name__", "") == "<lambda>"  # its class tells of it
-                if (
-                    not key.startswith("_")
-                    and not is_field
-                    and (inspect.isroutine(value) or isinstance(value, property))
-                ):
+                if not key.startswith("_") and not is_field and _is_told_of(value):
                     yield f"{module.__name__}.{name}.{key}", value
+
+
+def _is_told_of(value: Any) -> bool:
+    return inspect.isfunction(value) or inspect.ismethod(value) or isinstance(value, property | cached_property)
 
 
 def everything() -> Iterator[tuple[str, Any]]:
@@ -65,7 +65,7 @@ def test_every_public_name_has_a_docstring() -> None:
 def test_a_name_under_args_is_a_parameter() -> None:
     wrong = []
     for name, member in everything():
-        if isinstance(member, property | ModuleType):
+        if isinstance(member, property | cached_property | ModuleType):
             continue
         try:
             parameters = set(inspect.signature(member).parameters)
