@@ -33,7 +33,7 @@ DIALOGUES = (40, 10, 16)
 """Of train, dev and test of the small `meld-synthetic`."""
 
 SCALED = (
-    (r"\b(meld|iemocap|emorynlp|cmu-mosi)\b(?!-synthetic|\.png)", "meld-synthetic"),
+    (r"\b(meld|iemocap|emorynlp|cmu-mosi)\b(?!-synthetic|\.png|\.toml)", "meld-synthetic"),
     (r"^meld-synthetic([/.](?:emotion\.)?)(transcripts[a-z-]*|mmgcn)", r"meld-synthetic\1default"),
     (r"(meld-synthetic)(,meld-synthetic)+", r"\1"),
     (r"\.(cosmic|loso|bclstm)\.", ".official."),
@@ -91,6 +91,8 @@ def check_other(words: tuple[str, ...]) -> None:
             tox = configparser.ConfigParser()
             tox.read(ROOT / "tox.ini")
             assert f"testenv:{environment}" in tox.sections()
+        case ("pre-commit", "install"):
+            assert (ROOT / ".pre-commit-config.yaml").is_file()
         case ("tox",) | ("mypy",) | ("ruff", *_):
             pass
         case (script,) if script.startswith(".ci/"):
@@ -131,7 +133,7 @@ def small(words: tuple[str, ...], folder: Path) -> list[str]:
         elif word in SMALLER:
             result += [word, SMALLER[word]]
             next(rest)
-        elif word in LEFT_OUT and verb in SHORT:
+        elif word in LEFT_OUT and (verb in SHORT or verb == "compare"):
             value = next(rest)
             kept = word == "--modalities" and value in ("text", "text,audio")
             result += [word, value] if kept or (word == "--settings" and value != "published") else []
@@ -152,17 +154,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         open_or_prepare(resolve("meld-synthetic"), root / "data")
     for seed in (0, 1):
         options: dict[str, Any] = {"seed": seed, "modalities": ("text", "audio"), "settings": {"epochs": 1}}
-        for model in ("latefusion", "mmgcn"):
+        for model in ("dialoguernn", "cmath"):
             mer_bench.run(model, "meld-synthetic", data_root=root / "data", out=root / "records", **options)
     return root
 
 
 @pytest.fixture
 def folder(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder as a reader has it, with prepared data, and records as a clone of the repository has them."""
+    """A folder as a reader has it: prepared data, and examples and records where a clone of the repository has them."""
     shutil.copytree(prepared / "data", tmp_path / "data")
     here = tmp_path / "here"
     shutil.copytree(prepared / "records", here / "leaderboards" / "records")
+    shutil.copytree(ROOT / "examples", here / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.chdir(here)
     monkeypatch.setenv("MER_BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "120")
