@@ -1,7 +1,9 @@
 """mer-bench: compare models of multimodal emotion recognition in conversation, fairly and fast.
 
-record = mer_bench.run(model="cmath", dataset="meld", seed=0)
-record.test.weighted_f1
+From Python::
+
+    record = mer_bench.run(model="cmath", dataset="meld", seed=0)
+    record.test.weighted_f1
 """
 
 from __future__ import annotations
@@ -78,10 +80,10 @@ def score(predictions: Path | str, dataset: str, name: str, selection: str, **op
 
 
 def add_plugin(path: Path | str) -> tuple[str, ...]:
-    """Take a model of your own without installing it; the same as `--plugin PATH` on the command line.
+    """Take a model of your own without installing it; the same as `--plugin PATH` on the command line::
 
-    (name,) = mer_bench.add_plugin("my_model.py")
-    record = mer_bench.run(model=name, dataset="meld")
+        (name,) = mer_bench.add_plugin("my_model.py")
+        record = mer_bench.run(model=name, dataset="meld")
 
     Args:
         path: A .py file whose card is a comment block, a plugin folder (with a card.toml), or a folder of such folders.
@@ -120,10 +122,13 @@ def ablate(
 
 
 def predict(run: Path | str, dialogues: Path | str | Iterable[Mapping[str, Any]], **options: Any) -> Labelled:
-    """Label new dialogues with a trained model; the same as `mer-bench predict`.
+    """Label new dialogues with a trained model; the same as `mer-bench predict`::
 
-    said = [{"dialogue": 1, "speaker": "Ann", "text": "You came!"}, {"dialogue": 1, "speaker": "Bo", "text": "I did."}]
-    mer_bench.predict("runs/meld/textonly/....json", said).labels
+        said = [
+            {"dialogue": 1, "speaker": "Ann", "text": "You came!"},
+            {"dialogue": 1, "speaker": "Bo", "text": "I did."},
+        ]
+        mer_bench.predict("runs/meld/textonly/....json", said).labels
 
     Args:
         run: The record of a run, with its weights beside it.

@@ -12,18 +12,44 @@ from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
 
+import mer_bench_datasets
+import mer_bench_models
 import pytest
+from torch import nn
 
 import mer_bench
 from mer_bench import errors
+from tests.docs.blocks import ROOT
+from tests.test_architecture import LAYER
 
 NOT_OURS = ("mer_bench.templates.",)
 """What `new model` writes for somebody else to change."""
 
 
+WITHIN = {
+    "atomic",
+    "audit",
+    "checkpoint",
+    "claim",
+    "cli",
+    "identity",
+    "model_settings",
+    "own",
+    "plugin_files",
+    "recording",
+}
+WITHIN |= {"request", "templates", "trainer", "unfinished", "__init__", "__main__"}
+"""Rooms without a page of their own in the reference: nobody builds on them, or another room's page holds them."""
+
+SHAPE = re.compile(r"[Ss]hapes|\([A-Z]\w*, [^)]+\)")
+"""A heading `Shapes`, a reference to somebody's, or a shape such as `(B, T, width)`."""
+
+
 @cache
 def modules() -> tuple[ModuleType, ...]:
-    names = [found.name for found in pkgutil.walk_packages(mer_bench.__path__, "mer_bench.")]
+    """Those of the core, of every model and of every dataset."""
+    shelves: tuple[ModuleType, ...] = (mer_bench, mer_bench_models, mer_bench_datasets)
+    names = [found.name for shelf in shelves for found in pkgutil.walk_packages(shelf.__path__, f"{shelf.__name__}.")]
     ours = [name for name in names if not name.startswith(NOT_OURS) and not name.endswith("__main__")]
     return (mer_bench, *map(importlib.import_module, ours))
 
@@ -60,6 +86,35 @@ def section(text: str, title: str) -> str:
 
 def test_every_public_name_has_a_docstring() -> None:
     assert [name for name, member in everything() if not (inspect.getdoc(member) or "").strip()] == []
+
+
+def test_every_network_says_its_shapes() -> None:
+    """But a whole model, whose shapes are those of `api.Model`, and a layer that PyTorch describes."""
+    networks = [
+        (name, member)
+        for name, member in everything()
+        if inspect.isclass(member) and issubclass(member, nn.Module) and "forward" in vars(member)
+    ]
+    assert len(networks) > 50
+    told = [(name, f"{member.__doc__}{member.forward.__doc__}") for name, member in networks if not is_known(member)]
+    assert [name for name, text in told if not SHAPE.search(text)] == []
+
+
+def is_known(network: type[nn.Module]) -> bool:
+    from mer_bench.api import Model
+
+    return issubclass(network, Model) or network.__bases__[0].__module__.startswith("torch.nn.modules.dropout")
+
+
+def test_every_room_that_others_build_on_is_in_the_reference() -> None:
+    shown = {
+        found.split(".")[1]
+        for page in (ROOT / "docs" / "api").glob("*.md")
+        for found in re.findall(r"^\.\. auto(?:module|class):: (mer_bench\.[\w.]+)", page.read_text(), re.M)
+    }
+    assert set(LAYER) - shown - WITHIN == set()
+    listed = set(re.findall(r"\]\((.+?\.md)\) \|", (ROOT / "docs" / "api" / "index.md").read_text()))
+    assert listed == {page.name for page in (ROOT / "docs" / "api").glob("mer_bench*.md")}
 
 
 def test_a_name_under_args_is_a_parameter() -> None:
