@@ -14,7 +14,8 @@ from mer_bench.cli.options import DataRoot, Debug, Json
 
 if TYPE_CHECKING:
     from mer_bench.cli.console import Screen, Tone
-    from mer_bench.leaderboard.checking import Checked, Prepared
+    from mer_bench.leaderboard.checking import Checked
+    from mer_bench.leaderboard.witnesses import Prepared
     from mer_bench.records import Record
 
 KNOWN_RECORDS = Path("leaderboards/records")
@@ -199,7 +200,7 @@ def _prepared(stores: Sequence[Any], has_folds: bool) -> Prepared:
     import numpy as np
 
     from mer_bench.identity import joined_checksum
-    from mer_bench.leaderboard.checking import Prepared
+    from mer_bench.leaderboard.witnesses import Prepared
     from mer_bench.predictions import Predictions, pooled
 
     parts = []
