@@ -26,19 +26,8 @@ NOT_OURS = ("mer_bench.templates.",)
 """What `new model` writes for somebody else to change."""
 
 
-WITHIN = {
-    "atomic",
-    "audit",
-    "checkpoint",
-    "claim",
-    "cli",
-    "identity",
-    "model_settings",
-    "own",
-    "plugin_files",
-    "recording",
-}
-WITHIN |= {"request", "templates", "trainer", "unfinished", "__init__", "__main__"}
+WITHIN = {"atomic", "audit", "checkpoint", "claim", "cli", "compiling", "identity", "model_settings", "own"}
+WITHIN |= {"plugin_files", "request", "templates", "trainer", "unfinished", "__init__", "__main__"}
 """Rooms without a page of their own in the reference: nobody builds on them, or another room's page holds them."""
 
 SHAPE = re.compile(r"[Ss]hapes|\([A-Z]\w*, [^)]+\)")
