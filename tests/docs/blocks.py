@@ -52,6 +52,19 @@ def pages() -> list[Path]:
     return sorted([*written, *(ROOT / "examples").rglob("*.md")])
 
 
+def pages_of_plugins() -> list[Path]:
+    """What each model and dataset says of itself, and the records; the site shows it too."""
+    folders = [*(ROOT / "models").glob("*/README.md"), *(ROOT / "datasets").glob("*/README.md")]
+    return sorted([*folders, ROOT / "leaderboards" / "README.md"])
+
+
+def mentions(page: Path) -> Iterator[str]:
+    """The commands of mer-bench that sentences of a page mention, without the program's name."""
+    text = re.sub(r"^( *)```.*?^\1```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for found in re.findall(r"`mer-bench\s+([^`]+)`", text):
+        yield " ".join(found.split())
+
+
 def blocks(page: Path) -> Iterator[Block]:
     """The fenced blocks of a page, in its order."""
     reason, start, opened = "", 0, None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import configparser
 import csv
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -27,7 +28,7 @@ import mer_bench
 from mer_bench import registry
 from mer_bench.cli import app
 from mer_bench.data.preparation import open_or_prepare, resolve
-from tests.docs.blocks import ROOT, Block, Command, blocks, commands, pages
+from tests.docs.blocks import ROOT, Block, Command, blocks, commands, mentions, pages, pages_of_plugins
 
 DIALOGUES = (40, 10, 16)
 """Of train, dev and test of the small `meld-synthetic`."""
@@ -55,7 +56,7 @@ SHELL = {"mkdir", "cp", "mv", "ls", "cat", "cd"}
 
 
 def every_command() -> list[Command]:
-    found = [block for page in pages() for block in blocks(page) if block.language == "sh"]
+    found = [block for page in pages() + pages_of_plugins() for block in blocks(page) if block.language == "sh"]
     return [command for block in found for command in commands(block)]
 
 
@@ -111,6 +112,18 @@ def test_every_command_is_taken_by_the_program_that_it_calls(command: Command, m
         check_other(command.words)
     if command.block.reason:
         pytest.skip(f"parsed, not run: {command.block.reason}")
+
+
+@pytest.mark.parametrize("page", pages() + pages_of_plugins(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_command_in_a_sentence_is_one_that_there_is(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "add_plugin", lambda path: ())
+    for mentioned in mentions(page):
+        try:
+            parse(tuple(shlex.split(mentioned)))
+        except Exception as error:
+            # A sentence may leave out what it is not about. Typer has this error in a private module.
+            if type(error).__name__ != "MissingParameter":
+                raise
 
 
 def scaled(text: str) -> str:
