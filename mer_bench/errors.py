@@ -27,6 +27,7 @@ The message of each is one or two plain sentences: what is wrong, what was given
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -168,6 +169,23 @@ class RecordError(MerBenchError):
     """A record or a predictions file is not valid."""
 
     exit_code = 2
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was exhausted: Python's or NumPy's error, or torch's on a device or on the CPU.
+
+    Told by names and words, so that torch need not be imported: torch's allocator on the CPU raises a plain
+    `RuntimeError`, and cuBLAS and cuDNN tell of a workspace that they did not get in errors of their own.
+    """
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _EXHAUSTED)
+
+
+_EXHAUSTED = ("allocate memory", "out of memory", "bad_alloc", "status_alloc_failed", "status_not_enough_workspace")
 
 
 def nearest_names(given: str, known: Iterable[str], count: int = 2) -> list[str]:

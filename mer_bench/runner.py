@@ -30,6 +30,7 @@ from mer_bench.errors import (
     RunError,
     StoppedError,
     StorageError,
+    is_out_of_memory,
 )
 from mer_bench.locations import data_root
 from mer_bench.recording import Recording, check_writable, peak_memory_bytes
@@ -711,7 +712,7 @@ def fault_of(model: str, error: Exception, where: str = "") -> RunError:
     Args:
         where: In which part of the run: ` in fold 2 of 5`.
     """
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return OutOfMemoryError(f"the machine's memory was exhausted{where} while {model} was run.")
     return RunError(f"{model} failed{where}: {type(error).__name__}: {error}")
 

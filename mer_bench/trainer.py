@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -18,13 +18,17 @@ from torch.nn import functional as F
 from mer_bench.api import NO_LABEL, Batch, FittedModel, LossTerm, Model, Output, Split
 from mer_bench.compiling import compiled_pass
 from mer_bench.config import TrainerSettings
-from mer_bench.errors import DivergedError, OutOfMemoryError, RequestError
+from mer_bench.errors import DivergedError, MerBenchError, OutOfMemoryError, RequestError, is_out_of_memory
 from mer_bench.metrics import METRICS
 from mer_bench.records import Epoch, Scores, Selection
 from mer_bench.seeding import derived_seed, seed_everything
 
 SCORING_BATCH = 64
 """Dialogues scored at a time; has no influence on the scores."""
+
+SCORING_PAIRS = 64 * 128**2
+"""Fewer are scored at a time where they are longer than this allows, so that a dialogue that fits in training alone
+fits in scoring too, whatever its length."""
 
 
 @dataclass(frozen=True)
@@ -320,8 +324,8 @@ class Trainer:
     ) -> Trained:
         state = self.state
         started = time.perf_counter()
-        with _memory_errors(train):
-            model.fit(train.in_order(SCORING_BATCH))
+        with _MemoryWatch(model, train) as watch:
+            model.fit(watch.over(train.in_order(SCORING_BATCH)))
         unlabelled = replace(dev, labels=None)
         log_probabilities = self.log_probabilities(unlabelled)
         state.best_score, dev_values = self._dev_values(score_dev, log_probabilities, dev)
@@ -357,8 +361,8 @@ class Trainer:
         seen: dict[str, Tensor] = {}
         rate = 0.0
         state.model.train()
-        with _memory_errors(train, settings.batch_size):
-            for batch in train.shuffled(settings.batch_size, state.batches):
+        with _MemoryWatch(state.model, train, settings.batch_size) as watch:
+            for batch in watch.over(train.shuffled(settings.batch_size, state.batches)):
                 progress = state.step / possible
                 rate = settings.learning_rate * self.rate_factor(state.step, possible)
                 for group in state.optimizer.param_groups:
@@ -445,7 +449,7 @@ class Trainer:
 
     def log_probabilities(self, split: Split) -> Tensor:
         """Log-probabilities of every utterance of a split, in its order: (utterances, classes), on the CPU."""
-        with _memory_errors(split, SCORING_BATCH), self._autocast():
+        with self._autocast():
             return log_probabilities(self.state.model, split)
 
     def _dev_values(self, score_dev: ScoreDev, log_p: Tensor, dev: Split) -> tuple[float, dict[str, float]]:
@@ -475,26 +479,58 @@ def log_probabilities(model: Model, split: Split) -> Tensor:
     model.eval()
     unlabelled = replace(split, labels=None)
     result = torch.empty(split.utterance_count, model.spec.class_count)
-    for batch in unlabelled.in_order(SCORING_BATCH):
-        log_p = F.log_softmax(model(batch).logits.float(), dim=-1)  # (B, T, classes)
-        rows, mask = split.rows(batch.dialogues.cpu())
-        result[rows[mask]] = log_p.cpu()[mask]
+    with _MemoryWatch(model, split) as watch:
+        for batch in watch.over(unlabelled.in_order(SCORING_BATCH, SCORING_PAIRS)):
+            log_p = F.log_softmax(model(batch).logits.float(), dim=-1)  # (B, T, classes)
+            rows, mask = split.rows(batch.dialogues.cpu())
+            result[rows[mask]] = log_p.cpu()[mask]
     return result
 
 
-@contextmanager
-def _memory_errors(split: Split, batch_size: int = 0) -> Iterator[None]:
-    """Turn every way of running out of memory into one sentence that names the longest dialogue."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        exhausted = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in text
-        if not exhausted:
-            raise
-        longest = int(split.lengths.max())
-        batch = f" with batches of {batch_size} dialogues" if batch_size else ""
-        raise OutOfMemoryError(
-            f"memory was exhausted on split {split.name}{batch}; its longest dialogue has {longest} utterances. "
-            "Lower batch_size or the model's widths."
-        ) from error
+class _MemoryWatch:
+    """Turns every way of running out of memory into one sentence: the model, the longest dialogue, what to do.
+
+    Args:
+        batch_size: The setting by which the batches are made; 0 where no setting says how large they are.
+    """
+
+    def __init__(self, model: Model, split: Split, batch_size: int = 0) -> None:
+        self.model = type(model).__name__
+        self.split = split
+        self.batch_size = batch_size
+        self.batch: Batch | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None or not isinstance(error, Exception) or not is_out_of_memory(error):
+            return
+        if not isinstance(error, MerBenchError):
+            raise OutOfMemoryError(self._sentence()) from error
+
+    def over(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches; the one at hand is the one that a message is about."""
+        for batch in batches:
+            self.batch = batch
+            yield batch
+            self.batch = None  # what fails from here on is making the next one
+
+    def _sentence(self) -> str:
+        lengths = self.split.lengths
+        if self.batch is None:
+            longest = int(lengths.argmax())
+            where = f"the longest dialogue, {self.split.dialogue_name(longest)}, has {int(lengths[longest])} utterances"
+        else:
+            chosen = self.batch.dialogues.cpu()
+            longest = int(chosen[lengths[chosen].argmax()])
+            of = f"in a batch of {len(chosen)}, " if len(chosen) > 1 else "alone in its batch, "
+            where = f"{of}dialogue {self.split.dialogue_name(longest)} has {int(lengths[longest])} utterances"
+        remedies = [f"lower batch_size (now {self.batch_size})"] if self.batch_size > 1 else []
+        remedies += [
+            "lower the model's widths",
+            "cut such dialogues into shorter ones",
+            "take a machine of more memory",
+        ]
+        advice = f"{', '.join(remedies[:-1])} or {remedies[-1]}."
+        return f"{self.model} exhausted the memory on split {self.split.name}: {where}. {advice[0].upper()}{advice[1:]}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mer_bench.cli.stopping import Terminated
-from mer_bench.errors import MerBenchError, RunError
+from mer_bench.errors import MerBenchError, RunError, is_out_of_memory
 
 FAILED, WRONG_REQUEST, SAVED, INTERRUPTED = 1, 2, 75, 130
 
@@ -47,14 +47,6 @@ def describe(error: BaseException, arguments: Sequence[str] = ()) -> tuple[str, 
 def is_usage_error(error: BaseException) -> bool:
     """Whether the command line itself was wrong: an exception of Typer's that explains itself."""
     return isinstance(error, Exception) and callable(getattr(error, "format_message", None))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Python's MemoryError, or torch's on a device or on the CPU, without importing torch."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
 
 
 def _is_of_the_machine(error: BaseException) -> bool:

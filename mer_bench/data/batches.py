@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mer_bench.errors import DataError
@@ -67,6 +69,7 @@ class Split:
         features[m]: (U, width of m), float. present[m]: (U,), bool.
         speakers: (U,), long. offsets: (D + 1,), long, on the CPU: dialogue d is rows offsets[d] to offsets[d + 1].
         labels: (U,), long, or None where they are out of reach.
+        dialogue_ids: (D,), UTF-8 bytes, what messages call the dialogues; None where they have no names.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Split:
     speakers: Tensor
     offsets: Tensor
     labels: Tensor | None = None
+    dialogue_ids: NDArray[np.bytes_] | None = None
 
     def __post_init__(self) -> None:
         rows = int(self.offsets[-1])
@@ -106,6 +110,12 @@ class Split:
     def lengths(self) -> Tensor:
         """Turns of each dialogue: (D,), long, on the CPU."""
         return self.offsets.diff()
+
+    def dialogue_name(self, dialogue: int) -> str:
+        """What messages call a dialogue: its id in quotes, or its place in the split."""
+        if self.dialogue_ids is None:
+            return f"number {dialogue}"
+        return f"'{bytes(self.dialogue_ids[dialogue]).decode()}'"
 
     def batch(self, dialogues: Sequence[int] | Tensor) -> Batch:
         """The named dialogues, padded; no Python per utterance.
@@ -149,11 +159,21 @@ class Split:
         rows = self.offsets[dialogues].unsqueeze(1) + torch.minimum(steps, lengths.unsqueeze(1) - 1)
         return rows, mask
 
-    def in_order(self, batch_size: int) -> Iterator[Batch]:
-        """Every dialogue once, longest together, for scoring; the order is fixed."""
+    def in_order(self, batch_size: int, most_pairs: int | None = None) -> Iterator[Batch]:
+        """Every dialogue once, longest together, for scoring; the order is fixed.
+
+        Args:
+            most_pairs: Fewer dialogues make a batch where their turns, padded and squared, would be more than this,
+                as a model that compares every turn with every other needs them all at once; at least one dialogue.
+        """
         order = torch.argsort(self.lengths, descending=True, stable=True)
-        for chosen in order.split(batch_size):
-            yield self.batch(chosen)
+        start = 0
+        while start < len(order):
+            count = batch_size
+            if most_pairs is not None:
+                count = max(1, min(count, most_pairs // int(self.lengths[order[start]]) ** 2))
+            yield self.batch(order[start : start + count])
+            start += count
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
         """Every dialogue once in random batches of similar length, drawn from the generator.

@@ -252,6 +252,7 @@ class Store:
             speakers=tensor("speakers", torch.long),
             offsets=torch.from_numpy(np.asarray(offsets, dtype=np.int64)),
             labels=tensor("labels", torch.long) if labels else None,
+            dialogue_ids=self.arrays["dialogue_ids"][dialogues],
         )
 
     def identifiers(self, name: str) -> tuple[list[str], list[str]]:

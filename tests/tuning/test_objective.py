@@ -95,7 +95,7 @@ def test_a_trial_trains_as_a_run_with_its_settings_does(run: RunRequest) -> None
     ("fault", "kind", "says"),
     [
         ("nan", "DivergedError", "became NaN or infinite in epoch 1"),
-        ("memory", "OutOfMemoryError", "memory was exhausted on split train"),
+        ("memory", "OutOfMemoryError", "exhausted the memory on split train"),
         ("code", "RunError", "searched failed: IndexError: no such row"),
     ],
 )
