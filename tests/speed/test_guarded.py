@@ -1,0 +1,44 @@
+"""No guarded path is more than 30 % slower than its baseline: `tox -e speed`, and with `--short` as CI runs it.
+
+python -m pytest tests/speed/test_guarded.py -o addopts=--import-mode=importlib [--short] [--renew-baseline]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.speed.guard import RATIOS, ROUNDS, VERDICTS, Timing, judged, read_baseline, repeats_of
+from tests.speed.paths import GuardedPath, guarded_paths
+
+RENEWALS = 3
+
+
+@pytest.mark.parametrize("path", guarded_paths(), ids=lambda path: path.name)
+def test_no_path_became_slower(path: GuardedPath, benchmark: Any, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    if pytestconfig.getoption("--short") and not path.is_short:
+        pytest.skip("not part of the short form")
+    torch.set_num_threads(1)
+    fresh = path.start(tmp_path)
+    repeats = repeats_of(fresh)
+    if pytestconfig.getoption("--renew-baseline"):
+        found = pytestconfig.stash[RATIOS].setdefault(path.name, [])
+        for _ in range(RENEWALS):
+            timing = Timing(path.kernels)
+            timing.rounds(fresh, repeats)
+            found.append(timing.ratio)
+        pytest.skip("measured for a new baseline")
+    timing = Timing(path.kernels)
+
+    def ready() -> tuple[tuple[Any], dict[str, Any]]:
+        timing.kernel_round()
+        return (fresh(),), {}
+
+    benchmark.pedantic(lambda work: timing.path_round(work, repeats), setup=ready, rounds=ROUNDS)
+    verdict = judged(path.name, timing, read_baseline(), lambda: timing.rounds(fresh, repeats))
+    pytestconfig.stash[VERDICTS].append(verdict)
+    benchmark.extra_info.update(ratio=verdict.ratio, baseline=verdict.baseline, tries=verdict.tries)
+    assert not verdict.is_lost, str(verdict)
