@@ -18,11 +18,21 @@ def dropout_factors(shape: tuple[int, ...] | torch.Size, rate: float, like: Tens
     Args:
         like: Gives the float type and the device.
     """
-    count = torch.Size(shape).numel()
-    words = torch.empty((count + 3) // 4, dtype=torch.int64, device=like.device).random_(-(2**63), None)
-    bits = words.view(torch.int16)[:count]
-    kept = bits >= _dropped_levels(rate) - _LEVELS // 2
+    kept = kept_layers(1, torch.Size(shape).numel(), rate, like)
     return kept.to(like.dtype).mul_(dropout_scale(rate)).view(shape)
+
+
+def kept_layers(layers: int, count: int, rate: float, like: Tensor) -> Tensor:
+    """Which of `count` values each of several layers keeps, drawn at one go: (layers, count), bool.
+
+    On a CPU the numbers are those that one call for each layer would draw.
+
+    Args:
+        like: Gives the device.
+    """
+    words = torch.empty(layers, (count + 3) // 4, dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    bits = words.view(torch.int16)[:, :count]
+    return bits >= _dropped_levels(rate) - _LEVELS // 2
 
 
 def dropout_scale(rate: float) -> float:

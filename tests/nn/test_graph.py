@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mer_bench.nn.dropout import dropout, dropout_factors
+from mer_bench.nn import graph as graph_module
+from mer_bench.nn.dropout import dropout, dropout_factors, kept_layers
 from mer_bench.nn.graph import ModalityGraph, angular_similarity, graph_layers, modality_graph
 
 
@@ -65,6 +66,13 @@ def test_a_node_of_zeros_gives_finite_gradients() -> None:
     assert bool((nodes.grad[0, 1, 2] == 0).all())
 
 
+@pytest.fixture(params=["one matrix a dialogue", "blocks"])
+def adjacency_form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways in which the layers hold an adjacency; which one is taken hangs on the length."""
+    monkeypatch.setattr(graph_module, "DENSE_TURNS", 32 if request.param == "one matrix a dialogue" else 0)
+
+
+@pytest.mark.usefixtures("adjacency_form")
 @pytest.mark.parametrize("modalities", [1, 2, 3])
 def test_layers_equal_plain_operators_with_their_gradients(modalities: int) -> None:
     layers, width, turns = 3, 4, 5
@@ -94,6 +102,7 @@ def test_layers_equal_plain_operators_with_their_gradients(modalities: int) -> N
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.usefixtures("adjacency_form")
 def test_derivatives_of_the_layers_under_dropout_are_the_numerical_ones() -> None:
     first, carried, fixed = drawn(7, 2, 2, 3, 4), drawn(8, 2, 4, 4), drawn(9, 2, 4, 4)
     graph = modality_graph(drawn(10, 2, 2, 3, 5), torch.ones(2, 2, 3, dtype=torch.bool))
@@ -121,6 +130,15 @@ def test_dropout_drops_its_share_and_keeps_the_mean(rate: float) -> None:
     rows, columns = (factors == 0).double().mean(0), (factors == 0).double().mean(1)
     assert float(rows.std()) < 1.3 * math.sqrt(rate * (1 - rate) / 400)
     assert float(columns.std()) < 1.3 * math.sqrt(rate * (1 - rate) / 501)
+
+
+@pytest.mark.parametrize("count", [12, 13])
+def test_layers_drawn_at_one_go_are_those_drawn_one_by_one(count: int) -> None:
+    torch.manual_seed(2)
+    together = kept_layers(5, count, 0.4, torch.empty(0))
+    torch.manual_seed(2)
+    one_by_one = torch.stack([dropout_factors((count,), 0.4, torch.empty(0)) != 0 for _ in range(5)])
+    assert torch.equal(together, one_by_one)
 
 
 def test_dropout_leaves_values_alone_outside_training() -> None:
