@@ -69,6 +69,10 @@ class TurnOrder:
         flat = padded.flatten(0, 1)
         return flat.index_select(0, self.cells.flatten()).view(self.directions, self.turns, flat.shape[-1])
 
+    def by_step(self, packed: Tensor) -> tuple[Tensor, ...]:
+        """Views of the rows of each step of (R, N, width): one call instead of one a step."""
+        return packed.split(self.counts, dim=1)
+
     def unpack(self, packed: Tensor) -> Tensor:
         """Directions side by side in a padded table, zero on padding: (B, T, R * width)."""
         batch, longest = self.shape
@@ -259,42 +263,65 @@ class _GruChain(torch.autograd.Function):
         directions, turns, _ = gates_in.shape
         width = weight.shape[1]
         states = gates_in.new_empty(directions, turns, width)
-        kept = gates_in.new_empty(directions, turns, 4 * width)
+        gates = gates_in.new_empty(directions, turns, 3 * width)  # reset, update, the state's share of new
+        news = torch.empty_like(states)
         state = gates_in.new_zeros(directions, order.counts[0], width)
-        for start, count in zip(order.starts, order.counts, strict=True):
-            rows = slice(start, start + count)
-            before = state[:, :count]
-            state = _advance(gates_in[:, rows], torch.baddbmm(bias, before, weight), before, kept[:, rows])
-            if drop is not None:
-                state *= drop[:, rows]
-            states[:, rows] = state
+        drops = [None] * order.steps if drop is None else order.by_step(drop)
+        for into, doors, reset, update, hidden, opened, entered, new, after, dropped in zip(
+            *(order.by_step(gates), order.by_step(gates[..., : 2 * width])),
+            *(order.by_step(part) for part in gates.split(width, -1)),
+            *(order.by_step(gates_in[..., width:]), order.by_step(gates_in[..., :width])),
+            *(order.by_step(news), order.by_step(states), drops),
+            strict=True,
+        ):
+            before = state.narrow(1, 0, into.shape[1])
+            torch.baddbmm(bias, before, weight, out=into)
+            doors.add_(opened).sigmoid_()
+            torch.addcmul(entered, reset, hidden, out=new).tanh_()
+            state = torch.lerp(new, before, update, out=after)
+            if dropped is not None:
+                state *= dropped
         ctx.order = order
-        ctx.save_for_backward(weight, drop, states, kept)
+        ctx.save_for_backward(weight, drop, states, gates, news)
         return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         order: TurnOrder = ctx.order
-        weight, drop, states, kept = ctx.saved_tensors
+        weight, drop, states, gates, news = ctx.saved_tensors
         width = weight.shape[1]
         back = weight.transpose(1, 2)
-        gate_grads = torch.empty_like(kept)
-        carried = grad.new_zeros(grad.shape[0], order.counts[0], width)
-        nothing = torch.zeros_like(carried)
-        for step in range(order.steps - 1, -1, -1):
-            count = order.counts[step]
-            rows = slice(order.starts[step], order.starts[step] + count)
-            arrived = grad[:, rows] + carried[:, :count]
-            if drop is not None:
-                arrived *= drop[:, rows]
-            before = states[:, order.starts[step - 1] : order.starts[step - 1] + count] if step else nothing
-            through = _retreat(arrived, before, kept[:, rows], gate_grads[:, rows])
-            carried[:, :count] = torch.baddbmm(through, gate_grads[:, rows, width:], back)
+        gate_grads = gates.new_empty(*gates.shape[:2], 4 * width)  # new, reset, update, reset * new
+        # Receives what the state of a later step passes back, step by step.
+        arriving = order.by_step(grad.clone())
+        nothing = states.new_zeros(states.shape[0], order.counts[0], width)
+        befores = [nothing, *order.by_step(states)[:-1]]
+        drops = [None] * order.steps if drop is None else order.by_step(drop)
+        steps = zip(
+            *(arriving, [None, *arriving[:-1]], befores, order.by_step(news), drops),
+            *(order.by_step(part) for part in gates.split(width, -1)),
+            *(order.by_step(part) for part in gate_grads.split(width, -1)),
+            order.by_step(gate_grads[..., width:]),
+            strict=True,
+        )
+        for parts in reversed(list(steps)):
+            (arrived, earlier, before, new, dropped, reset, update, hidden) = parts[:8]
+            (grad_new, grad_reset, grad_update, grad_hidden, grad_state) = parts[8:]
+            before = before.narrow(1, 0, arrived.shape[1])
+            if dropped is not None:
+                arrived = arrived * dropped
+            through = arrived * update
+            _tanh_backward.grad_input(arrived - through, new, grad_input=grad_new)
+            _sigmoid_backward.grad_input(grad_new * hidden, reset, grad_input=grad_reset)
+            _sigmoid_backward.grad_input(arrived * (before - new), update, grad_input=grad_update)
+            torch.mul(grad_new, reset, out=grad_hidden)
+            if earlier is not None:
+                earlier.narrow(1, 0, arrived.shape[1]).add_(through).baddbmm_(grad_state, back)
         first = order.counts[0]
-        grad_state = gate_grads[..., width:]
-        grad_weight = torch.bmm(_state_before(states, order).transpose(1, 2), grad_state[:, first:])
-        return gate_grads[..., : 3 * width], grad_weight, _sum_rows(grad_state), None, None
+        grad_states = gate_grads[..., width:]
+        grad_weight = torch.bmm(_state_before(states, order).transpose(1, 2), grad_states[:, first:])
+        return gate_grads[..., : 3 * width], grad_weight, _sum_rows(grad_states), None, None
 
 
 def gru_chain(gates_in: Tensor, weights: GruWeights, order: TurnOrder, drop: Tensor | None = None) -> Tensor:
@@ -359,57 +386,61 @@ class _LstmChain(torch.autograd.Function):
     def forward(ctx: Any, gates_in: Tensor, weight: Tensor, order: TurnOrder) -> Tensor:
         directions, turns, _ = gates_in.shape
         width = weight.shape[1]
-        states = gates_in.new_empty(directions, turns, width)
-        kept = gates_in.new_empty(directions, turns, 6 * width)  # input, forget, output, cell gates; cell; its tanh
+        gates = gates_in.clone()  # input, forget, output, cell; a step adds the state's share to its rows
+        states, cells, squashed = (gates_in.new_empty(directions, turns, width) for _ in range(3))
         state = gates_in.new_zeros(directions, order.counts[0], width)
-        cell = torch.zeros_like(state)
-        for start, count in zip(order.starts, order.counts, strict=True):
-            rows = slice(start, start + count)
-            gates = torch.baddbmm(gates_in[:, rows], state[:, :count], weight)
-            gates[..., : 3 * width].sigmoid_()
-            gates[..., 3 * width :].tanh_()
-            kept[:, rows, : 4 * width] = gates
-            enter, forget, leave, candidate = gates.split(width, -1)
-            cell = torch.addcmul(enter * candidate, forget, cell[:, :count])
-            kept[:, rows, 4 * width : 5 * width] = cell
-            squashed = torch.tanh(cell, out=kept[:, rows, 5 * width :])
-            state = torch.mul(leave, squashed, out=states[:, rows])
+        before = torch.zeros_like(state)
+        for into, doors, enter, forget, leave, candidate, cell, flat, after in zip(
+            *(order.by_step(gates), order.by_step(gates[..., : 3 * width])),
+            *(order.by_step(part) for part in gates.split(width, -1)),
+            *(order.by_step(cells), order.by_step(squashed), order.by_step(states)),
+            strict=True,
+        ):
+            count = into.shape[1]
+            into.baddbmm_(state.narrow(1, 0, count), weight)
+            doors.sigmoid_()
+            candidate.tanh_()
+            before = torch.mul(enter, candidate, out=cell).addcmul_(forget, before.narrow(1, 0, count))
+            state = torch.mul(leave, torch.tanh(cell, out=flat), out=after)
         ctx.order = order
-        ctx.save_for_backward(weight, states, kept)
+        ctx.save_for_backward(weight, states, gates, cells, squashed)
         return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         order: TurnOrder = ctx.order
-        weight, states, kept = ctx.saved_tensors
+        weight, states, gates, cells, squashed = ctx.saved_tensors
         width = weight.shape[1]
         back = weight.transpose(1, 2)
-        gate_grads = kept.new_empty(*kept.shape[:2], 4 * width)
-        carried = grad.new_zeros(grad.shape[0], order.counts[0], width)
-        carried_cell = torch.zeros_like(carried)
+        gate_grads = torch.empty_like(gates)
+        # Receives what the state of a later step passes back, step by step.
+        arriving = order.by_step(grad.clone())
+        carried = grad.new_zeros(grad.shape[0], order.counts[0], width)  # of the cell
         nothing = torch.zeros_like(carried)
-        for step in range(order.steps - 1, -1, -1):
-            count = order.counts[step]
-            rows = slice(order.starts[step], order.starts[step] + count)
-            enter, forget, leave, candidate, _, squashed = kept[:, rows].split(width, -1)
-            grads = gate_grads[:, rows]
-            arrived = grad[:, rows] + carried[:, :count]
-            through = _tanh_backward(arrived * leave, squashed).add_(carried_cell[:, :count])
-            before = nothing
-            if step:
-                first = order.starts[step - 1]
-                before = kept[:, first : first + count, 4 * width : 5 * width]
-            grads[..., :width] = through * candidate
-            grads[..., width : 2 * width] = through * before
-            grads[..., 2 * width : 3 * width] = arrived * squashed
-            doors = grads[..., : 3 * width]
-            _sigmoid_backward.grad_input(doors, kept[:, rows, : 3 * width], grad_input=doors)
-            _tanh_backward.grad_input(through * enter, candidate, grad_input=grads[..., 3 * width :])
-            carried[:, :count] = torch.bmm(grads, back)
-            torch.mul(through, forget, out=carried_cell[:, :count])
-        later = gate_grads[:, order.counts[0] :]
-        grad_weight = torch.bmm(_state_before(states, order).transpose(1, 2), later)
+        steps = zip(
+            *(arriving, [None, *arriving[:-1]], [nothing, *order.by_step(cells)[:-1]], order.by_step(squashed)),
+            *(order.by_step(gates[..., : 3 * width]), order.by_step(gate_grads[..., : 3 * width])),
+            *(order.by_step(part) for part in gates.split(width, -1)),
+            *(order.by_step(part) for part in gate_grads.split(width, -1)),
+            order.by_step(gate_grads),
+            strict=True,
+        )
+        for parts in reversed(list(steps)):
+            (arrived, earlier, before, flat, doors, grad_doors, enter, forget, leave, candidate) = parts[:10]
+            (grad_enter, grad_forget, grad_leave, grad_candidate, grads) = parts[10:]
+            count = arrived.shape[1]
+            later = carried.narrow(1, 0, count)
+            through = _tanh_backward(arrived * leave, flat).add_(later)
+            torch.mul(through, candidate, out=grad_enter)
+            torch.mul(through, before.narrow(1, 0, count), out=grad_forget)
+            torch.mul(arrived, flat, out=grad_leave)
+            _sigmoid_backward.grad_input(grad_doors, doors, grad_input=grad_doors)
+            _tanh_backward.grad_input(through * enter, candidate, grad_input=grad_candidate)
+            if earlier is not None:
+                torch.mul(through, forget, out=later)
+                earlier.narrow(1, 0, count).baddbmm_(grads, back)
+        grad_weight = torch.bmm(_state_before(states, order).transpose(1, 2), gate_grads[:, order.counts[0] :])
         return gate_grads, grad_weight, None
 
 
