@@ -50,13 +50,14 @@ class DynamicFusion(nn.Module):
         shares = torch.mm(start, fixed.transpose(0, 1).reshape(width, layers * width)).view(-1, layers, width)
         current = dropout(start, rate, self.training)
         states: tuple[Tensor, Tensor] | None = None
-        for layer in range(layers):
+        # One call for the views of all layers: the gradient of each view alone would be as large as that of all.
+        for share, weight in zip(shares.unbind(1), carried.unbind(0), strict=True):
             given = current
             if self.gates is not None:
                 states = self.gates(given, states)
                 current = states[0]
             around = propagated(current, cells, graph)  # (K, graph width)
-            current = functional.relu(torch.addmm(shares[:, layer], around, carried[layer]))
+            current = functional.relu(torch.addmm(share, around, weight))
             current = dropout(current, rate, self.training)
             if self.gates is not None:
                 current = current + given
