@@ -37,6 +37,14 @@ class Reluctant(Perceptron):
         return super().forward(batch)
 
 
+class Miscompiled(Perceptron):
+    """As if the compiler erred: its numbers are others than the model's own."""
+
+    def forward(self, batch: Batch) -> Output:
+        output = super().forward(batch)
+        return Output(output.logits * 1.2) if torch.compiler.is_compiling() else output
+
+
 def weights(trained: Trained) -> list[torch.Tensor]:
     return list(trained.model.state_dict().values())
 
@@ -66,6 +74,14 @@ def test_it_trains_alike_and_goes_on_from_a_saved_state_with_the_same_bits() -> 
 def test_what_cannot_be_compiled_is_named() -> None:
     with pytest.raises(RunError, match=r"Reluctant can't be compiled: \w+: .* Leave compile at false\."):
         make(Reluctant, compile=True).fit(TRAIN, DEV, score_dev)
+
+
+@needs_compiler
+def test_what_is_compiled_wrongly_is_told_before_it_is_trained() -> None:
+    trainer = make(Miscompiled, compile=True)
+    with pytest.raises(RunError, match=r"gives Miscompiled other numbers than it should: .* Leave compile at false\."):
+        trainer.fit(TRAIN, DEV, score_dev)
+    assert trainer.state.step == 0
 
 
 def test_without_a_compiler_it_is_refused_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
