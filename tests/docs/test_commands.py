@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache, partial
@@ -75,7 +76,7 @@ def parse(words: tuple[str, ...]) -> None:
 
 
 def check_other(words: tuple[str, ...]) -> None:
-    """A command of another program: what it names of this repository must be there."""
+    """A command of another program: what it names of this repository must be there. `.ci/run` runs most of them."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     match words:
         case ("python", "-m", "pip", "install", *rest) | ("pip", "install", *rest):
@@ -85,9 +86,12 @@ def check_other(words: tuple[str, ...]) -> None:
                 assert not word.endswith(".txt") or (ROOT / word).is_file(), f"{word} is not there"
         case ("python", "-m", "pytest", *rest):
             assert [w for w in rest if w.startswith("tests/") and not (ROOT / w).exists()] == []
-        case ("python", "-m", module, *_) if module.startswith("tests."):
-            place = ROOT / module.replace(".", "/")
-            assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file(), f"{module} is not there"
+        case ("python", "-m", module, *rest) if module.startswith("tests."):
+            # Hours at full scale. It takes its words, and what it does is tested at small scale beside it.
+            called = [sys.executable, "-m", module, *rest, "--help"]
+            subprocess.run(called, cwd=ROOT, check=True, timeout=100, stdout=subprocess.DEVNULL)
+            beside = (ROOT / module.replace(".", "/")).parent.rglob("test_*.py")
+            assert any(f"from {module}" in file.read_text() for file in beside), f"no test calls {module}"
         case ("tox", "-e", environment):
             tox = configparser.ConfigParser()
             tox.read(ROOT / "tox.ini")
