@@ -315,11 +315,6 @@ class Store:
         dialogues, _ = self.rows(name)
         return {subset: self.arrays[f"subset.{subset}"][dialogues] for subset in self.manifest.subsets}
 
-    def subsets_of_utterances(self, name: str) -> dict[str, NDArray[np.bool_]]:
-        """The same by utterance: (utterances,) bool, by name."""
-        lengths = self.lengths(name)
-        return {subset: np.repeat(chosen, lengths) for subset, chosen in self.subsets(name).items()}
-
     def measure_overlap(self) -> tuple[Overlap, ...] | None:
         """Count again what `Manifest.overlap` says, from the texts; None where the store keeps none.
 

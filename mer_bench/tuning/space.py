@@ -173,10 +173,6 @@ class Space:
         known = {dimension.name: dimension for dimension in self.dimensions}
         return {**self.fixed, **{name: known[name].decoded(value) for name, value in params.items() if name in known}}
 
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """Every dimension for Optuna, by name."""
-        return {dimension.name: dimension.distribution for dimension in self.dimensions}
-
     def combinations(self) -> Iterator[dict[str, Any]]:
         """Every combination of grid points, as Optuna takes them; conditional settings only where they count."""
         yield from self._combined(0, {})

@@ -23,7 +23,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, NSGAIISampler,
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from mer_bench.errors import RequestError, StorageError, UnknownNameError
+from mer_bench.errors import RequestError, UnknownNameError
 from mer_bench.recording import Recording
 from mer_bench.request import Plan, RunRequest, plan
 from mer_bench.runner import Opened
@@ -315,8 +315,3 @@ def pruner_of(planned: StudyPlan) -> BasePruner:
             return WilcoxonPruner()
         case _:
             return NopPruner()
-
-
-def storage_fault(error: Exception, where: str) -> StorageError:
-    """One sentence for what a storage could not do."""
-    return StorageError(f"the study in {where} could not be read or written: {error}")

@@ -140,11 +140,9 @@ def test_what_is_written_is_read(content: StoreContent) -> None:
             assert store.texts(split_name) == spoken
             here = content.splits == index
             assert list(store.subsets(split_name)) == list(content.subsets)
-            by_utterance = store.subsets_of_utterances(split_name)
             for part, chosen in content.subsets.items():
                 assert store.subsets(split_name)[part].tolist() == chosen[here].tolist()
                 in_part = chosen[owner[rows]]
-                assert by_utterance[part].tolist() == in_part.tolist()
                 told = store.manifest.subsets[part][split_name]
                 assert (told.dialogues, told.utterances) == (chosen[here].sum(), in_part.sum())
                 assert told.labelled == (content.labels[rows][in_part] >= 0).sum()
@@ -485,7 +483,7 @@ def test_offsets_of_dialogues_that_fall_are_refused(store: Store, content: Store
         offsets = np.array(content.offsets)
         offsets[1] = value
         damaged = rewrite(store, "offsets.npy", offsets)
-        for read in (damaged.split, damaged.identifiers, damaged.lengths, damaged.subsets_of_utterances):
+        for read in (damaged.split, damaged.identifiers, damaged.lengths):
             with pytest.raises(DataError, match=r"offsets.npy is damaged: it falls"):
                 read("train")
         damaged.split("dev")
