@@ -247,7 +247,7 @@ def other_version(trained: Trained) -> None:
 
 
 def other_settings(trained: Trained) -> None:
-    rewrite(trained, settings={**trained.record.settings, "hidden_dim": 64})
+    rewrite(trained, settings={**trained.record.settings, "width": 2 * trained.record.settings["width"]})
 
 
 @pytest.mark.parametrize(
@@ -258,6 +258,7 @@ def other_settings(trained: Trained) -> None:
         (failed, "is the record of a run that failed"),
         (conditioned, "is a record under the test condition only-text"),
         (other_features, "made from other files, or in another way"),
+        (other_settings, "holds the weights of another model: .* does not fit the record.s settings"),
         (other_version, r"trained by version 99 of textonly, and version \d+ is installed"),
     ],
 )

@@ -359,10 +359,6 @@ def test_symmetric_fusion_treats_its_modalities_alike_and_takes_the_mean_of_thos
 # Variational fusion -----------------------------------------------------------------------------
 
 
-def gaussian(mean: list[float], variance: list[float]) -> Gaussian:
-    return Gaussian(torch.tensor(mean, dtype=torch.float64), torch.tensor(variance, dtype=torch.float64).log())
-
-
 def test_product_of_experts_by_hand() -> None:
     experts = Gaussian(
         torch.tensor([2.0, -1.0, 5.0]).double().view(3, 1, 1, 1),
