@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import configparser
 import csv
+import os
 import re
 import shlex
 import shutil
@@ -89,7 +90,9 @@ def check_other(words: tuple[str, ...]) -> None:
         case ("python", "-m", module, *rest) if module.startswith("tests."):
             # Hours at full scale. It takes its words, and what it does is tested at small scale beside it.
             called = [sys.executable, "-m", module, *rest, "--help"]
-            subprocess.run(called, cwd=ROOT, check=True, timeout=100, stdout=subprocess.DEVNULL)
+            # As in a clone, also where tox keeps the current folder off the path.
+            there = {**os.environ, "PYTHONPATH": str(ROOT)}
+            subprocess.run(called, cwd=ROOT, env=there, check=True, timeout=100, stdout=subprocess.DEVNULL)
             beside = (ROOT / module.replace(".", "/")).parent.rglob("test_*.py")
             assert any(f"from {module}" in file.read_text() for file in beside), f"no test calls {module}"
         case ("tox", "-e", environment):
