@@ -113,11 +113,13 @@ class Desk:
 
 
 def desk_of(name: str, folder: Path) -> Desk:
+    """A record of the repository and its table; without its audit, which tests of audits bring themselves."""
     start = RECORDS / name
     (file,) = start.parent.glob(f"{start.name}.*.json")
     folder.mkdir(exist_ok=True)
     for each in (file, file.with_name(f"{file.stem}.predictions.npz")):
         shutil.copy(each, folder)
+    (folder / file.name).write_text(record_text(read_record(file).model_copy(update={"audit": None})))
     features = start.name.rpartition(".")[0]
     trusted = [each for each in sorted(start.parent.glob(f"{features}.*.json")) if each != file]
     assert len(trusted) >= 2
