@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.speed.guard import RATIOS, VERDICTS, write_baseline
+from tests.speed.guard import RATIOS, VERDICTS
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,8 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     for verdict in config.stash[VERDICTS]:
         terminalreporter.write_line(f"{'LOST ' if verdict.is_lost else ''}{verdict}", red=verdict.is_lost)
-    if ratios := config.stash[RATIOS]:
-        write_baseline(ratios)
-        for name, found in ratios.items():
-            spread = max(found) / min(found) - 1
-            terminalreporter.write_line(f"{name}: {', '.join(f'{each:.3g}' for each in found)}; spread {spread:.0%}")
+    for name, found in config.stash[RATIOS].items():
+        if not found:  # it was interrupted
+            continue
+        spread = max(found) / min(found) - 1
+        terminalreporter.write_line(f"{name}: {', '.join(f'{each:.3g}' for each in found)}; spread {spread:.0%}")

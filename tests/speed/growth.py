@@ -229,10 +229,13 @@ def read(file: Path) -> list[Point]:
         base = str(each.type).split(" ")[0]
         kinds[each.name] = {"int": int, "float": float, "str": str}[base]
     with file.open(newline="") as stream:
-        return [
-            Point(**{key: kinds[key](text) if text or kinds[key] is str else None for key, text in row.items()})
-            for row in csv.DictReader(stream)
-        ]
+        found = []
+        for row in csv.DictReader(stream):
+            cells: dict[str, Any] = {
+                key: kinds[key](text) if text or kinds[key] is str else None for key, text in row.items()
+            }
+            found.append(Point(**cells))
+        return found
 
 
 def write(file: Path, found: Sequence[Point]) -> None:
@@ -306,7 +309,8 @@ def tell(found: Sequence[Point]) -> str:
     for model, line in by_axis["length"].items():
         counted = [point.value for point in by_axis["dialogues"][model] if point.cpu_seconds]
         kinds = {point.value: point.cpu_seconds for point in by_axis["modalities"][model]}
-        share = kinds[3] / kinds[1] if kinds.get(3) and kinds.get(1) else None
+        alone, together = kinds.get(1), kinds.get(3)
+        share = together / alone if together and alone else None
         cells = [
             model,
             shown(exponent(line, "cpu_seconds")),

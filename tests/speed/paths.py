@@ -19,7 +19,7 @@ from mer_bench.config import TrainerSettings
 from mer_bench.metrics import score
 from mer_bench.records import Scores
 from mer_bench.trainer import Trainer, log_probabilities
-from tests.speed.guard import Fresh
+from tests.speed.guard import ROUNDS, Fresh
 
 CLASSES = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 WIDTHS = {"text": 320, "audio": 64}
@@ -47,12 +47,14 @@ class GuardedPath:
         kernels: What it is timed beside; names of `kernels.KERNELS`.
         start: Given an empty folder, makes ready what every round needs.
         is_short: Whether it is part of the short form.
+        rounds: How often it is timed; what takes seconds has less noise.
     """
 
     name: str
     kernels: Sequence[str]
     start: Callable[[Path], Fresh]
     is_short: bool = True
+    rounds: int = ROUNDS
 
 
 def split_of(name: str, seed: int, parts: int = 1) -> Split:
@@ -195,8 +197,8 @@ def guarded_paths() -> list[GuardedPath]:
         GuardedPath("store verifying", ("files",), verifying),
         GuardedPath("preparing", ("interpreter", "arrays"), preparing),
         GuardedPath("leaderboard building", ("interpreter", "arrays"), building),
-        GuardedPath("start: list models", ("start",), listing),
-        GuardedPath("start: run to the first step", ("start with torch",), first_step),
+        GuardedPath("start: list models", ("start",), listing, rounds=6),
+        GuardedPath("start: run to the first step", ("start with torch",), first_step, rounds=2),
     ]
     epochs = [
         GuardedPath(f"epoch: {name}", ("operators", "products"), epoch_of(name), name in SHORT_EPOCHS)
