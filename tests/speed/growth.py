@@ -187,14 +187,21 @@ def in_a_child(point: Point, seconds: float, memory_bytes: int) -> Point:
     return found
 
 
-def of_model(model: str, seconds: float, memory_bytes: int, known: Sequence[Point] = ()) -> Iterator[Point]:
+def of_model(
+    model: str, seconds: float, memory_bytes: int, known: Sequence[Point] = (), axes: Sequence[str] | None = None
+) -> Iterator[Point]:
     """Every point of a model; one that would take too long is left out with a note.
 
     Args:
         known: Measured before; taken as they are.
+        axes: What may be measured anew; on others the known points alone count. None is every axis.
     """
     last: dict[str, Point] = {}
-    there = {(point.axis, point.value): point for point in known if point.cpu_seconds is not None}
+    there = {
+        (point.axis, point.value): point
+        for point in known
+        if point.cpu_seconds is not None or (axes is not None and point.axis not in axes)
+    }
     for point in points(model, len(modalities_of(model))):
         before = last.get(point.axis)
         expected = 0.0
@@ -331,6 +338,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", help="Only these; none: draw and tell what was measured before.")
     parser.add_argument("--seconds", type=float, default=10.0, help="The longest that an epoch may take.")
     parser.add_argument("--memory", type=int, default=4, help="GB that a point may take.")
+    parser.add_argument("--axes", nargs="*", help="Measure only what lacks on these; with --keep.")
     parser.add_argument("--keep", action="store_true", help="Keep what the table has; measure only what it lacks.")
     given = parser.parse_args()
     import sklearn.linear_model  # noqa: F401 - else the first point of a model that needs it would be the import
@@ -344,7 +352,7 @@ def main() -> None:
     found = [point for point in before if point.model not in names]
     for name in names:
         known = [point for point in before if point.model == name] if given.keep else []
-        for point in of_model(name, given.seconds, given.memory << 30, known):
+        for point in of_model(name, given.seconds, given.memory << 30, known, given.axes):
             found.append(point)
             seconds = "-" if point.cpu_seconds is None else f"{point.cpu_seconds:.4f} s"
             print(f"{name:17}{point.axis:11}{point.value:>7}  {seconds:>12}  {point.memory_mb} MB {point.note}")  # noqa: T201
