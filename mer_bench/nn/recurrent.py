@@ -71,7 +71,8 @@ class TurnOrder:
 
     def by_step(self, packed: Tensor) -> tuple[Tensor, ...]:
         """Views of the rows of each step of (R, N, width): one call instead of one a step."""
-        return packed.split(self.counts, dim=1)
+        steps: tuple[Tensor, ...] = packed.split(self.counts, dim=1)
+        return steps
 
     def unpack(self, packed: Tensor) -> Tensor:
         """Directions side by side in a padded table, zero on padding: (B, T, R * width)."""
