@@ -134,12 +134,15 @@ class RelationalConv(nn.Module):
         dialogues, turns, _ = values.shape
         if weights is None:
             weights = relation_means(graph, values.dtype)
-        mixture = torch.eye(graph.relations, dtype=values.dtype, device=values.device)
-        if self.mixture is not None:
-            mixture = self.mixture
-        mixture = torch.cat([mixture, mixture.new_zeros(1, self.matrices)])  # the last row: no edge
+        matrices, mixture = self.weight, self.mixture
+        if mixture is not None and len(mixture) < self.matrices:
+            # Fewer relations than bases: mixed first, so that every utterance meets the fewer matrices.
+            matrices, mixture = torch.einsum("rb,ibo->iro", mixture, matrices), None
+        if mixture is None:
+            mixture = torch.eye(graph.relations, dtype=values.dtype, device=values.device)
+        mixture = torch.cat([mixture, mixture.new_zeros(1, mixture.shape[1])])  # the last row: no edge
         shares = mixture[graph.kinds] * weights.unsqueeze(-1)  # (B, T, T, matrices)
-        heard = (values @ self.weight.flatten(1)).view(dialogues, turns * self.matrices, -1)
+        heard = (values @ matrices.flatten(1)).view(dialogues, turns * matrices.shape[1], -1)
         mixed = torch.bmm(shares.flatten(2), heard)  # (B, T, outputs)
         kept = self.root(values)
         result: Tensor = mixed + (kept if own is None else own * kept) + self.bias

@@ -86,7 +86,7 @@ def drawn(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(("who", "bases"), [("roles", 0), ("roles", 2), ("pairs", 0), ("pairs", 5), ("none", 0)])
+@pytest.mark.parametrize(("who", "bases"), [("roles", 0), ("roles", 2), ("roles", 7), ("pairs", 0), ("pairs", 5), ("none", 0)])
 def test_the_layer_is_the_one_of_torch_geometric(who: SpeakerRelations, bases: int) -> None:
     graph = graph_of(2, 1, who)
     torch.manual_seed(0)
@@ -109,7 +109,7 @@ def test_the_layer_is_the_one_of_torch_geometric(who: SpeakerRelations, bases: i
     torch.testing.assert_close(grad, expected_grad)
 
 
-@pytest.mark.parametrize("bases", [0, 2])
+@pytest.mark.parametrize("bases", [0, 2, 7])
 def test_weighted_edges_one_at_a_time(bases: int) -> None:
     graph = graph_of(2, 1)
     torch.manual_seed(0)
