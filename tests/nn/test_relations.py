@@ -86,7 +86,9 @@ def drawn(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(("who", "bases"), [("roles", 0), ("roles", 2), ("roles", 7), ("pairs", 0), ("pairs", 5), ("none", 0)])
+@pytest.mark.parametrize(
+    ("who", "bases"), [("roles", 0), ("roles", 2), ("roles", 7), ("pairs", 0), ("pairs", 5), ("none", 0)]
+)
 def test_the_layer_is_the_one_of_torch_geometric(who: SpeakerRelations, bases: int) -> None:
     graph = graph_of(2, 1, who)
     torch.manual_seed(0)
@@ -124,8 +126,9 @@ def test_weighted_edges_one_at_a_time(bases: int) -> None:
                     if layer.mixture is None:
                         matrix = layer.weight[:, kind]
                     else:
-                        matrix = (
-                            layer.mixture[kind, 0] * layer.weight[:, 0] + layer.mixture[kind, 1] * layer.weight[:, 1]
+                        matrix = sum(
+                            (layer.mixture[kind, base] * layer.weight[:, base] for base in range(bases)),
+                            start=torch.zeros(4, 3, dtype=torch.float64),
                         )
                     weight = weights[dialogue, target, source - dialogue * 6]
                     expected = expected + weight * (values[dialogue, source - dialogue * 6] @ matrix)
