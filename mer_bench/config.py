@@ -121,9 +121,11 @@ class TrainerSettings(Settings):
             scored and kept; 0 keeps the weights as they are.
         precision: `float32`, `bfloat16` mixed precision, or `float16` mixed precision (cuda).
         compile: Train through PyTorch's compiler. Sums may be taken in another order, so it decides the result.
+        order_seed: Decides which dialogues form a batch and in which order batches come; left out: the run's own
+            seed, which decides weights and dropout in any case. Seeds that are stacked share one.
     """
 
-    added_later = frozenset({"compile"})
+    added_later = frozenset({"compile", "order_seed"})
 
     optimizer: Literal["adamw", "adam"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0, le=1), Tune(low=1e-4, high=1e-2, log=True)] = 1e-3
@@ -143,6 +145,7 @@ class TrainerSettings(Settings):
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     compile: bool = False
+    order_seed: Annotated[int | None, Field(ge=0)] = None
 
 
 INNER = "inner."
@@ -303,10 +306,11 @@ def legal_values(field: FieldInfo) -> str:
         return "be true or false"
     if annotation is str:
         return "be text"
-    kind = "a whole number" if annotation is int else "a number" if annotation is float else ""
+    kind = "a whole number" if annotation in (int, int | None) else "a number" if annotation is float else ""
     if kind and (low, high) != (-math.inf, math.inf):
         interval = f"{'(' if low_open else '['}{_bound(low)}, {_bound(high)}{')' if high_open else ']'}"
-        return f"be {kind} in {interval}" if annotation is int else f"lie in {interval}"
+        words = f"lie in {interval}" if annotation is float else f"be {kind} in {interval}"
+        return f"{words} or null" if annotation == int | None else words
     if kind:
         return f"be {kind}"
     choices = getattr(annotation, "__args__", ())

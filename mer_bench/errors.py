@@ -7,6 +7,7 @@
     │   ├── CardError           a plugin's card.toml is missing, malformed or contradicts itself
     │   ├── PluginError         a plugin's code cannot be imported or breaks its contract
     │   ├── MissingDataError    data that the request needs are not on this machine
+    │   ├── NotStackableError   a model whose seeds can't be trained in one pass
     │   ├── LicenceError        a corpus whose licence was not accepted; nothing of it was downloaded
     │   └── DataError           a file is damaged, malformed, of the wrong size or not what it claims
     │       └── UnsafePickleError   a pickle asks for something that data never need
@@ -81,6 +82,10 @@ class PluginError(RequestError):
 
 class MissingDataError(RequestError):
     """Data that the request needs are not on this machine."""
+
+
+class NotStackableError(RequestError):
+    """A model whose seeds can't be trained together in one pass; says what stands in the way."""
 
 
 class LicenceError(RequestError):

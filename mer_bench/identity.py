@@ -35,6 +35,7 @@ def run_identity(
     training: Mapping[str, Any],
     condition: Condition | None = None,
     model_code: str | None = None,
+    stack: Sequence[int] = (),
 ) -> str:
     """SHA-256 of everything that decides the result of a run.
 
@@ -42,6 +43,7 @@ def run_identity(
         dataset_version: Of the dataset's card; a record does not tell it.
         sources: SHA-256 of what the features were made from. settings, training: In full, as JSON values.
         model_code: SHA-256 of the model's code, where it did not come with mer-bench.
+        stack: Seeds that were trained together with this one, itself among them.
     """
     decides: dict[str, Any] = {
         "dataset": dataset,
@@ -63,6 +65,9 @@ def run_identity(
     if model_code is not None:
         # Two codes of one name are two runs, with names and files of their own.
         decides["model_code"] = model_code
+    if stack:
+        # A product of several seeds at once may differ in its last bits from that of one, or of fewer.
+        decides["stack"] = list(stack)
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
@@ -90,6 +95,7 @@ def identity_of(record: Record, dataset_version: int, condition: Condition | Non
         training=record.training,
         condition=condition,
         model_code=record.model_code.sha256 if record.model_code else None,
+        stack=record.stack,
     )
 
 

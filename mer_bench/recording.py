@@ -192,6 +192,7 @@ class Recording:
             model_version=plan.model_card.version,
             model_code=plan.model_code,
             seed=request.seed,
+            stack=list(request.stack),
             settings=plan.settings.model_dump(mode="json"),
             training=plan.training.model_dump(mode="json"),
             options={
@@ -251,6 +252,7 @@ class Recording:
             training=plan.training.model_dump(mode="json"),
             condition=self.condition,
             model_code=plan.model_code.sha256 if plan.model_code else None,
+            stack=plan.request.stack,
         )
 
     def _writing(self) -> AbstractContextManager[None]:

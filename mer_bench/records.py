@@ -426,10 +426,12 @@ class Record(RecordPart):
             scored together, and `folds` is empty.
         audit: The score with the epoch chosen on test; None where the run was not audited. Nothing else of a record
             depends on it, and it is no part of the run's identity.
+        stack: Seeds that were trained together in one pass, this one among them; empty: it was trained alone. Of
+            `cost` the seconds are then this seed's share of the pass, and the memory is that of all of them.
     """
 
     left_out_if_empty: ClassVar[frozenset[str]] = frozenset(
-        {"folds", "test_condition", "model_code", "tuned", "external", "audit"}
+        {"folds", "test_condition", "model_code", "tuned", "external", "audit", "stack"}
     )
 
     schema_version: Literal[1] = SCHEMA
@@ -467,6 +469,7 @@ class Record(RecordPart):
     tuned: Tuned | None = None
     external: External | None = None
     audit: Audit | None = None
+    stack: list[int] = []
 
     @property
     def sources(self) -> str:
@@ -518,6 +521,10 @@ class Record(RecordPart):
         for name in ("features_detail", "model_version", "cost", "machine"):
             if getattr(self, name) is None:
                 raise ValueError(f"a run has {name}")
+        if self.stack and (
+            self.seed not in self.stack or len(set(self.stack)) != len(self.stack) or len(self.stack) < 2
+        ):
+            raise ValueError("a stack is of two seeds or more, each once, with that of the record among them")
 
     def _check_external(self) -> None:
         if self.external is None or self.external.name != self.model:

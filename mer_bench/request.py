@@ -39,6 +39,8 @@ class RunRequest:
         audit_selection: Keep each epoch's weights on disk while the run goes on and, after the record is written,
             score them on test into its `audit`. Not part of the identity.
         tuned: The study that chose the settings, for the record; `mer_bench.tuning.best` fills it in.
+        stack: Seeds that are trained together in one pass, this one among them; empty: the seed is trained alone.
+            Part of the identity, since the last bits of a seed depend on its company. See `mer_bench.stacking`.
     """
 
     model: str
@@ -57,6 +59,7 @@ class RunRequest:
     keep_predictions: bool = False
     audit_selection: bool = False
     tuned: Tuned | None = None
+    stack: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,9 @@ def plan(request: RunRequest) -> Plan:
     if request.threads is not None and request.threads < 1:
         raise RequestError(f"threads must be 1 or more, but is {request.threads}.")
     _check_device_name(request.device)
+    training = settled.training
+    if request.stack and training.order_seed is None:
+        training = training.model_copy(update={"order_seed": request.stack[0]})
     return Plan(
         request=request,
         key=key,
@@ -140,7 +146,7 @@ def plan(request: RunRequest) -> Plan:
         model_card=settled.card,
         dataset_card=dataset.card,
         settings=settled.settings,
-        training=settled.training,
+        training=training,
         model_code=model_code_of([model, *(registry.models().find(name) for name in settled.inside)]),
     )
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mer_bench import __version__, registry
 from mer_bench.audit import KeptWeights, audited
@@ -47,18 +47,23 @@ if TYPE_CHECKING:
     from mer_bench.api import InputSpec, Model, Split
     from mer_bench.data.store import Store
     from mer_bench.predictions import DialogueCounts, Predictions
-    from mer_bench.trainer import OnScored, Trained, Trainer, TrainingState
+    from mer_bench.trainer import OnScored, ScoreDev, Trained, Trainer, TrainingState
 
 __all__ = [
     "Listener",
     "Material",
     "Opened",
+    "Part",
     "Plan",
+    "Run",
     "RunRequest",
+    "Standing",
     "begin_all",
     "can_be_saved",
+    "check_apart",
     "fault_of",
     "fit",
+    "kept_of",
     "open_device",
     "open_run",
     "parameter_count",
@@ -67,9 +72,20 @@ __all__ = [
     "read_settings_file",
     "run",
     "run_opened",
+    "scorer",
     "trainer_of",
     "weights_prefix",
+    "working_folder",
 ]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a seed of a stack is: its best epoch so far, and whether it is trained on."""
+
+    best_epoch: int
+    best_score: float
+    is_running: bool
 
 
 class Listener:
@@ -92,6 +108,13 @@ class Listener:
 
     def epoch_ended(self, epoch: Epoch, best_epoch: int, best_score: float, epochs: int, patience_left: int) -> None:
         """An epoch is over; `epochs` is how many there can be at most."""
+
+    def stack_epoch_ended(self, epochs: Mapping[int, Epoch], standing: Mapping[int, Standing], most: int) -> None:
+        """An epoch of several seeds that are trained together is over.
+
+        Args:
+            epochs: Of the seeds that were trained in it. standing: Of every seed. most: Epochs there can be.
+        """
 
     def epoch_audited(self, done: int, epochs: int) -> None:
         """The weights of another epoch were scored on test, after the record was written."""
@@ -123,6 +146,10 @@ def run(request: RunRequest, listener: Listener | None = None) -> Record:
         AlreadyRunningError: If another process is at this run. StoppedError: If the listener wanted it stopped.
         RunError: If training failed or the results could not be written.
     """
+    if request.stack:
+        raise RequestError(
+            "a seed of a stack is not trained alone; mer_bench.stacking.running.run_stack does them all."
+        )
     listener = listener or Listener()
     planned = plan(request)
     device = open_device(request)
@@ -178,7 +205,7 @@ def run_opened(opened: Opened, listener: Listener) -> Record:
         AlreadyRunningError: If another process is at this run. StoppedError: If the listener wanted it stopped.
         RunError: If training failed or the results could not be written.
     """
-    return _Run(opened, listener).finish()
+    return Run(opened, listener).finish()
 
 
 @dataclass(frozen=True)
@@ -279,13 +306,18 @@ def fit(
         heard: Called after each epoch.
         scored: Called before that, with the model as it was scored on dev.
     """
+    return trainer.fit(material.train, material.dev, scorer(material), heard, scored)
+
+
+def scorer(material: Material) -> ScoreDev:
+    """What gives the scores of dev from its log-probabilities."""
     from mer_bench.metrics import score
 
     def score_dev(log_probabilities: Tensor) -> Scores:
         identifiers, classes = material.dev_identifiers, material.spec.classes
         return score(predictions_of(material.dev, identifiers, classes, log_probabilities, material.dev_subsets))
 
-    return trainer.fit(material.train, material.dev, score_dev, heard, scored)
+    return score_dev
 
 
 def open_run(planned: Plan, device: torch.device, listener: Listener) -> Opened:
@@ -348,11 +380,12 @@ def open_device(request: RunRequest) -> torch.device:
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """A model at its chosen epoch and what it predicted: all of a run, or one of its folds.
 
     Attributes:
         fold: From 1; None under one fixed split.
+        scores: Log-probabilities of dev and of test, on the CPU.
         weights: By name, on the CPU.
     """
 
@@ -363,13 +396,31 @@ class _Part:
     dev_scores: Scores
     dev: Predictions
     test: Predictions
+    scores: Mapping[str, Tensor]
     weights: dict[str, Tensor]
     seconds: float
 
 
-def _kept(part: _Part) -> dict[str, Any]:
+def check_apart(parts: Sequence[Part], protocol: str) -> None:
+    """See that the last fold tests nothing that one before it tested.
+
+    Raises:
+        PluginError: If it does.
+    """
+    *before, last = parts
+    tested = {dialogue: part.fold for part in before for dialogue in part.test.dialogue_names}
+    for dialogue in last.test.dialogue_names:
+        if dialogue in tested:
+            raise PluginError(
+                f"{protocol} tests dialogue '{dialogue}' in fold {tested[dialogue]} and again in fold {last.fold}; "
+                "folds must not share what they test."
+            )
+
+
+def kept_of(part: Part) -> dict[str, Any]:
     """What is kept of a fold, less its predictions: they hold labels, which some corpora forbid to pass on."""
     return {
+        "scores": dict(part.scores),
         "selection": part.selection.model_dump(),
         "curve": [epoch.model_dump() for epoch in part.curve],
         "dev_scores": part.dev_scores.model_dump(),
@@ -378,13 +429,25 @@ def _kept(part: _Part) -> dict[str, Any]:
     }
 
 
-class _Run:
-    """The work of one run, from open stores to a record on disk."""
+class Run:
+    """The work of one run, from open stores to a record on disk.
 
-    def __init__(self, opened: Opened, listener: Listener) -> None:
+    Args:
+        unfinished: The working folder of several runs whose work is done together, by whoever holds it; left out:
+            the run has one of its own, and `finish` does all of the work.
+        sharers: Between how many runs the time is shared out.
+
+    Attributes:
+        fold: At which the work is, from 1; None under one fixed split. curve: Its epochs so far.
+    """
+
+    def __init__(
+        self, opened: Opened, listener: Listener, unfinished: Unfinished | None = None, sharers: int = 1
+    ) -> None:
         self.opened = opened
         self.plan = opened.plan
         self.listener = listener
+        self.sharers = sharers
         self.fold: int | None = None
         self.curve: list[Epoch] = []
         self.epochs = 0
@@ -395,19 +458,17 @@ class _Run:
         self.clock = time.perf_counter()
         self.recording = Recording(opened.plan, opened.stores)
         self.kept = KeptWeights(self.recording.unfinished)
-        context = context_of(self.recording, opened.device)
-        self.unfinished = Unfinished(
-            self.recording.unfinished,
-            self.recording.name,
-            context,
-            listener.noticed,
-            f"write records to {opened.plan.request.out}",
-        )
+        self.unfinished = unfinished or working_folder(self.recording, opened.device, listener)
 
     def finish(self) -> Record:
+        """Do all of the work, or what a stopped process left of it.
+
+        Raises:
+            As `run_opened`.
+        """
         with self.unfinished:
             self.recording.prepare(is_alone=True)
-            self._compare_threads()
+            self.compare_threads()
             try:
                 record = self._finish()
             except (StoppedError, AlreadyRunningError, StorageError):
@@ -427,17 +488,17 @@ class _Run:
         except MerBenchError as error:
             if self.fold is not None:
                 error.args = (f"fold {self.fold} of {self.plan.folds}: {error}",)
-            self._write_failure(error)
+            self.write_failure(error)
             raise
         except Exception as error:  # a plugin's code may fail in any way; the record says how
             where = "" if self.fold is None else f" in fold {self.fold} of {self.plan.folds}"
             failure = fault_of(self.plan.model, error, where)
-            self._write_failure(failure)
+            self.write_failure(failure)
             raise failure from error
         self.unfinished.check()
-        return self._write(parts)
+        return self.write(parts)
 
-    def _compare_threads(self) -> None:
+    def compare_threads(self) -> None:
         """Tell of a record that is there and was made with another number of threads."""
         before = self.recording.before()
         if before is None or before.status != "done" or before.machine is None:
@@ -449,38 +510,38 @@ class _Run:
                 f"{ours}: the last bits of its numbers may differ. It will be replaced."
             )
 
-    def _parts(self) -> list[_Part]:
+    def _parts(self) -> list[Part]:
         if not self.plan.folds:
             return [self._part(self.opened.stores[0])]
-        parts: list[_Part] = []
-        tested: dict[str, int] = {}
+        parts: list[Part] = []
         for fold, store in enumerate(self.opened.stores, 1):
             self.fold, self.curve = fold, []
             self.listener.fold_started(fold, self.plan.folds)
             part = self._finished_part(store) or self._part(store)
-            for dialogue in part.test.dialogue_names:
-                if tested.setdefault(dialogue, fold) != fold:
-                    raise PluginError(
-                        f"{self.plan.protocol} tests dialogue '{dialogue}' in fold {tested[dialogue]} and again in "
-                        f"fold {fold}; folds must not share what they test."
-                    )
+            check_apart([*parts, part], self.plan.protocol)
             parts.append(part)
             self.listener.fold_ended(fold, self.plan.folds, part.selection)
             if fold < self.plan.folds and (by := self.listener.stop_wanted()):
                 raise StoppedError(f"stopped by {by} after fold {fold} of {self.plan.folds}, which is saved: {GO_ON}.")
         return parts
 
-    def _part(self, store: Store) -> _Part:
+    def _part(self, store: Store) -> Part:
+        part = self.tested(store, self._train(store))
+        if self.fold is not None:
+            self.unfinished.save_fold(self.fold, kept_of(part) | {"run": self.so_far()})
+        return part
+
+    def tested(self, store: Store, trained: Trained) -> Part:
+        """What a trained model comes to: the only place where test is read, once the epoch is chosen."""
         from mer_bench.trainer import log_probabilities
 
-        trained = self._train(store)
         scores, predictions = {}, {}
         # Selection is frozen from here on: the first and only time that the test split is read.
         for name in ("dev", "test"):
             split = self.opened.split(store, name)
             scores[name] = log_probabilities(trained.model, split)
             predictions[name] = self._predictions(store, split, scores[name])
-        part = _Part(
+        return Part(
             fold=self.fold,
             store=store,
             selection=trained.selection,
@@ -488,27 +549,29 @@ class _Run:
             dev_scores=trained.dev,
             dev=predictions["dev"],
             test=predictions["test"],
+            scores=scores,
             weights={name: value.cpu().contiguous() for name, value in trained.model.state_dict().items()},
             seconds=trained.seconds,
         )
-        if self.fold is not None:
-            self.unfinished.save_fold(self.fold, {**_kept(part), "scores": scores, "run": self._so_far()})
-        return part
 
-    def _finished_part(self, store: Store) -> _Part | None:
+    def _finished_part(self, store: Store) -> Part | None:
         """What the fold came to before the run was stopped; None if it was not done by then."""
         assert self.fold is not None
         kept = self.unfinished.finished_fold(self.fold)
         if kept is None or not self._is_enough(len(kept["curve"])):
             return None
-        self._go_on(kept["run"])
-        self.curve = [Epoch.model_validate(epoch) for epoch in kept["curve"]]
         self.listener.resumed(f"fold {self.fold} of {self.plan.folds} was done before and is taken as it is.")
+        return self.taken_up(store, kept)
+
+    def taken_up(self, store: Store, kept: Mapping[str, Any]) -> Part:
+        """What was kept of a fold, with its predictions; the account of the run goes on from there."""
+        self.go_on(kept["run"])
+        self.curve = [Epoch.model_validate(epoch) for epoch in kept["curve"]]
         predictions = {
             name: self._predictions(store, self.opened.split(store, name), scores)
             for name, scores in kept["scores"].items()
         }
-        return _Part(
+        return Part(
             fold=self.fold,
             store=store,
             selection=Selection.model_validate(kept["selection"]),
@@ -516,6 +579,7 @@ class _Run:
             dev_scores=Scores.model_validate(kept["dev_scores"]),
             dev=predictions["dev"],
             test=predictions["test"],
+            scores=kept["scores"],
             weights=kept["weights"],
             seconds=kept["seconds"],
         )
@@ -527,7 +591,7 @@ class _Run:
         self.parameters = max(self.parameters, parameter_count(trainer))
         saved = self.unfinished.last_epoch(self.fold)
         if saved is not None and self._is_enough(len(saved["training"]["progress"]["curve"])):
-            self._go_on(saved["run"])
+            self.go_on(saved["run"])
             trainer.state.load_state_dict(saved["training"])
             self.curve = list(trainer.state.curve)
             where = "" if self.fold is None else f" of fold {self.fold}"
@@ -549,7 +613,7 @@ class _Run:
         )
         return False
 
-    def _so_far(self) -> dict[str, Any]:
+    def so_far(self) -> dict[str, Any]:
         """What the record will say of the whole run and a state of training does not know."""
         return {
             "started": self.started,
@@ -559,7 +623,7 @@ class _Run:
             "memory_bytes": max(self.memory_bytes, peak_memory_bytes(self.opened.device)),
         }
 
-    def _go_on(self, before: Mapping[str, Any]) -> None:
+    def go_on(self, before: Mapping[str, Any]) -> None:
         """Count what was done before the run was stopped; a later state replaces an earlier one's account."""
         self.started = before["started"]
         self.seconds_before = before["seconds"]
@@ -578,12 +642,17 @@ class _Run:
         by = self.listener.stop_wanted()
         if by or self.unfinished.is_due():
             saved = self.unfinished.save_epoch(
-                self.fold, epoch.epoch, {"training": state.parts(), "run": self._so_far()}
+                self.fold, epoch.epoch, {"training": state.parts(), "run": self.so_far()}
             )
             if by:
-                self._stop(by, epoch.epoch, saved)
+                self.stop(by, epoch.epoch, saved)
 
-    def _stop(self, by: str, epoch: int, saved: bool) -> None:
+    def stop(self, by: str, epoch: int, saved: bool) -> NoReturn:
+        """End here, with what is saved told.
+
+        Raises:
+            StoppedError: Always.
+        """
         where = f"epoch {epoch}" if self.fold is None else f"epoch {epoch} of fold {self.fold}"
         if saved:
             raise StoppedError(f"stopped by {by} after {where}, which is saved: {GO_ON}.")
@@ -595,7 +664,12 @@ class _Run:
         subsets = self.opened.subsets(store, split.name)
         return predictions_of(split, store.identifiers(split.name), store.classes, scores, subsets)
 
-    def _write(self, parts: Sequence[_Part]) -> Record:
+    def write(self, parts: Sequence[Part]) -> Record:
+        """Write predictions, weights and record.
+
+        Args:
+            parts: One, or one a fold.
+        """
         from mer_bench.metrics import score, score_folds
         from mer_bench.predictions import pooled
 
@@ -637,7 +711,7 @@ class _Run:
         self.recording.amend(found)
         return found
 
-    def _chosen(self, parts: Sequence[_Part], tested: Mapping[int, Scores]) -> dict[str, Any]:
+    def _chosen(self, parts: Sequence[Part], tested: Mapping[int, Scores]) -> dict[str, Any]:
         """What the record says of training and selection: once, or for each fold.
 
         Args:
@@ -663,7 +737,8 @@ class _Run:
         dev = score(pooled([_named_by_fold(part.dev, number) for number, part in enumerate(parts, 1)]))
         return {"curve": [], "selection": None, "dev": dev, "folds": folds}
 
-    def _write_failure(self, error: MerBenchError) -> None:
+    def write_failure(self, error: MerBenchError) -> None:
+        """Write the record of a run that failed, with the reason."""
         self.kept.remove()  # where it was they that filled the disk, there is room for the reason again
         epoch = self.curve[-1].epoch if self.curve else None
         record = self._record(
@@ -687,11 +762,22 @@ class _Run:
 
     def _cost(self, training_seconds: float) -> Cost:
         return Cost(
-            wall_seconds=round(self._seconds(), 3),
+            wall_seconds=round(self._seconds() / self.sharers, 3),
             epochs_per_second=round(self.epochs / training_seconds, 4) if training_seconds > 0 else 0.0,
             memory_bytes=max(self.memory_bytes, peak_memory_bytes(self.opened.device)),
             parameters=self.parameters,
         )
+
+
+def working_folder(recording: Recording, device: torch.device, listener: Listener) -> Unfinished:
+    """Where the states of a run are kept until it is recorded, and who is at it."""
+    return Unfinished(
+        recording.unfinished,
+        recording.name,
+        context_of(recording, device),
+        listener.noticed,
+        f"write records to {recording.plan.request.out}",
+    )
 
 
 def can_be_saved(state: TrainingState) -> bool:
@@ -722,7 +808,7 @@ def weights_prefix(fold: int | None) -> str:
     return "" if fold is None else f"fold{fold}."
 
 
-def _weights(parts: Sequence[_Part]) -> dict[str, Tensor]:
+def _weights(parts: Sequence[Part]) -> dict[str, Tensor]:
     """The weights of all parts: under a protocol with folds `fold2.` stands before the names of fold 2's."""
     return {f"{weights_prefix(part.fold)}{name}": value for part in parts for name, value in part.weights.items()}
 

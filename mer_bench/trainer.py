@@ -212,6 +212,45 @@ class Trained:
     seconds: float
 
 
+@dataclass(frozen=True)
+class TrainedEpoch:
+    """A pass over train: the mean of each loss term and of each diagnostic over its batches, the last learning rate."""
+
+    terms: dict[str, float]
+    diagnostics: dict[str, float]
+    rate: float
+
+
+class Sums:
+    """Sums of named tensors over the batches of an epoch; they are not looked at, and wait for nothing, before its end.
+
+    Attributes:
+        by_name: Each detached, of the shape of what was added.
+    """
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Tensor] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add the values of another batch."""
+        for name, each in values.items():
+            self.by_name[name] = self.by_name[name] + each.detach() if name in self.by_name else each.detach()
+
+    def means(self, count: int) -> dict[str, float]:
+        """Each sum, a scalar, over the number of batches."""
+        return {name: float(total) / count for name, total in self.by_name.items()}
+
+
+def check_labelled(train: Split) -> None:
+    """See that there is something to learn from.
+
+    Raises:
+        RequestError: If no utterance has a label.
+    """
+    if train.labels is None or not bool((train.labels != NO_LABEL).any()):
+        raise RequestError(f"no utterance of the split {train.name} has a label; there is nothing to learn from.")
+
+
 ScoreDev = Callable[[Tensor], Scores]
 """Scores of the dev split from its log-probabilities, (utterances, classes), on the CPU."""
 OnEpoch = Callable[[Epoch, TrainingState], None]
@@ -226,7 +265,7 @@ class Trainer:
         build: Makes the model; called after the seed is set.
         settings: How to train.
         metric: The dev metric that chooses the epoch, a name in `metrics.METRICS`.
-        seed: Decides the weights, the batches and the dropout.
+        seed: Decides the weights, the dropout and, unless the settings name another for them, the batches.
         device: Where the splits are.
     """
 
@@ -249,7 +288,8 @@ class Trainer:
         self.device = device
         seed_everything(derived_seed(seed, "weights"))
         model = build().to(device)
-        batches = torch.Generator().manual_seed(derived_seed(seed, "batches"))
+        order = seed if settings.order_seed is None else settings.order_seed
+        batches = torch.Generator().manual_seed(derived_seed(order, "batches"))
         # A fitted model has no parameters; an optimiser refuses an empty list.
         parameters = list(model.parameters()) or [nn.Parameter(torch.zeros(1, device=device))]
         optimizer_class = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
@@ -279,39 +319,61 @@ class Trainer:
             DivergedError: If a loss term or the gradient became NaN or infinite.
             OutOfMemoryError: If memory was exhausted.
         """
-        if train.labels is None or not bool((train.labels != NO_LABEL).any()):
-            raise RequestError(f"no utterance of the split {train.name} has a label; there is nothing to learn from.")
+        check_labelled(train)
         state, settings = self.state, self.settings
         if state.epoch == 0:  # a state that was loaded brought its random numbers along
             seed_everything(derived_seed(self.seed, "dropout"))
         if isinstance(state.model, FittedModel):
             return self._fit_at_once(state.model, train, dev, score_dev, on_epoch, on_scored)
         criterion = Criterion.for_split(settings, train, state.model.spec.class_count)
-        unlabelled = replace(dev, labels=None)
-        ended: Literal["patience", "epochs"] = "epochs"
-        while state.epoch < settings.epochs:
-            if state.epoch - state.best_epoch >= settings.patience:
-                ended = "patience"
-                break
+        while (ended := self.ended()) is None:
             started = time.perf_counter()
-            terms, diagnostics, rate = self._train_epoch(train, criterion)
-            state.epoch += 1
-            with self._scored_weights():
-                log_probabilities = self.log_probabilities(unlabelled)
-                metric, dev_values = self._dev_values(score_dev, log_probabilities, dev)
-                if metric > state.best_score:
-                    state.best_epoch, state.best_score = state.epoch, metric
-                    state.best = {name: value.detach().clone() for name, value in state.model.state_dict().items()}
+            trained = self._train_epoch(train, criterion)
+            epoch = self.end_epoch(trained, dev, score_dev)
             state.training_seconds += time.perf_counter() - started
-            epoch = Epoch(epoch=state.epoch, learning_rate=rate, train=terms, dev=dev_values, diagnostics=diagnostics)
-            state.curve.append(epoch)
             if on_scored is not None:
                 with self._scored_weights():
                     on_scored(state.epoch, state.model)
             if on_epoch is not None:
                 on_epoch(epoch, state)
-        state.model.load_state_dict(state.best)
-        return self._trained(ended, score_dev, unlabelled)
+        return self.chosen(ended, dev, score_dev)
+
+    def ended(self) -> Literal["patience", "epochs"] | None:
+        """Why training is over; None: another epoch follows."""
+        state = self.state
+        if state.epoch >= self.settings.epochs:
+            return "epochs"
+        return "patience" if state.epoch - state.best_epoch >= self.settings.patience else None
+
+    def end_epoch(self, trained: TrainedEpoch, dev: Split, score_dev: ScoreDev) -> Epoch:
+        """Score dev after a pass over train, and keep the weights if no epoch was better.
+
+        Raises:
+            DivergedError: If a loss term, the gradient or a score of dev is NaN or infinite.
+        """
+        state = self.state
+        self._check_finite(trained.terms)
+        state.epoch += 1
+        with self._scored_weights():
+            log_probabilities = self.log_probabilities(replace(dev, labels=None))
+            metric, dev_values = self._dev_values(score_dev, log_probabilities, dev)
+            if metric > state.best_score:
+                state.best_epoch, state.best_score = state.epoch, metric
+                state.best = {name: value.detach().clone() for name, value in state.model.state_dict().items()}
+        epoch = Epoch(
+            epoch=state.epoch,
+            learning_rate=trained.rate,
+            train=trained.terms,
+            dev=dev_values,
+            diagnostics=trained.diagnostics,
+        )
+        state.curve.append(epoch)
+        return epoch
+
+    def chosen(self, ended: Literal["patience", "epochs"], dev: Split, score_dev: ScoreDev) -> Trained:
+        """The model at its best epoch, once training has ended."""
+        self.state.model.load_state_dict(self.state.best)
+        return self._trained(ended, score_dev, replace(dev, labels=None))
 
     def _fit_at_once(
         self,
@@ -324,7 +386,7 @@ class Trainer:
     ) -> Trained:
         state = self.state
         started = time.perf_counter()
-        with _MemoryWatch(model, train) as watch:
+        with MemoryWatch(model, train) as watch:
             model.fit(watch.over(train.in_order(SCORING_BATCH)))
         unlabelled = replace(dev, labels=None)
         log_probabilities = self.log_probabilities(unlabelled)
@@ -352,41 +414,57 @@ class Trainer:
             state.model, selection, state.curve, score_dev(self.log_probabilities(dev)), state.training_seconds
         )
 
-    def _train_epoch(self, train: Split, criterion: Criterion) -> tuple[dict[str, float], dict[str, float], float]:
-        """One pass; returns the mean of each loss term, of each diagnostic, and the last learning rate."""
+    def _train_epoch(self, train: Split, criterion: Criterion) -> TrainedEpoch:
         state, settings = self.state, self.settings
         steps = -(-train.dialogue_count // settings.batch_size)
         possible = steps * settings.epochs
-        sums: dict[str, Tensor] = {}
-        seen: dict[str, Tensor] = {}
+        terms_seen, diagnostics_seen = Sums(), Sums()
         rate = 0.0
         state.model.train()
-        with _MemoryWatch(state.model, train, settings.batch_size) as watch:
+        with MemoryWatch(state.model, train, settings.batch_size) as watch:
             for batch in watch.over(train.shuffled(settings.batch_size, state.batches)):
                 progress = state.step / possible
-                rate = settings.learning_rate * self.rate_factor(state.step, possible)
-                for group in state.optimizer.param_groups:
-                    group["lr"] = rate
-                state.optimizer.zero_grad(set_to_none=True)
+                rate = self.begin_step(possible)
                 with self._autocast():
                     output = self._pass(batch)
                     terms = loss_terms(output, batch, criterion, progress)
                 state.scaler.scale(terms["total"]).backward()
-                state.scaler.unscale_(state.optimizer)
-                norm = torch.nn.utils.clip_grad_norm_(
-                    state.model.parameters(), settings.clip or float("inf"), foreach=True
-                )
-                state.scaler.step(state.optimizer)
-                state.scaler.update()
-                self._average_weights()
-                state.step += 1
-                for name, term in {**terms, "gradient": norm}.items():
-                    sums[name] = sums[name] + term.detach() if name in sums else term.detach()
-                for name, seen_value in output.diagnostics.items():
-                    seen[name] = seen[name] + seen_value.detach() if name in seen else seen_value.detach()
-        means = {name: float(total) / steps for name, total in sums.items()}
-        self._check_finite(means)
-        return means, {name: float(total) / steps for name, total in seen.items()}, rate
+                terms_seen.add({**terms, "gradient": self.take_step()})
+                diagnostics_seen.add(output.diagnostics)
+        return TrainedEpoch(terms_seen.means(steps), diagnostics_seen.means(steps), rate)
+
+    def begin_step(self, possible: int) -> float:
+        """Make ready for the gradient of another batch.
+
+        Args:
+            possible: Steps of all epochs that there can be.
+
+        Returns:
+            The learning rate of the step.
+        """
+        state = self.state
+        rate = self.settings.learning_rate * self.rate_factor(state.step, possible)
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate
+        state.optimizer.zero_grad(set_to_none=True)
+        return rate
+
+    def take_step(self) -> Tensor:
+        """Change the weights by the gradient that they have.
+
+        Returns:
+            The gradient's norm before it was clipped.
+        """
+        state = self.state
+        state.scaler.unscale_(state.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(
+            state.model.parameters(), self.settings.clip or float("inf"), foreach=True
+        )
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        self._average_weights()
+        state.step += 1
+        return norm
 
     def _check_finite(self, means: Mapping[str, float]) -> None:
         broken = [name for name, mean in means.items() if not -float("inf") < mean < float("inf")]
@@ -479,7 +557,7 @@ def log_probabilities(model: Model, split: Split) -> Tensor:
     model.eval()
     unlabelled = replace(split, labels=None)
     result = torch.empty(split.utterance_count, model.spec.class_count)
-    with _MemoryWatch(model, split) as watch:
+    with MemoryWatch(model, split) as watch:
         for batch in watch.over(unlabelled.in_order(SCORING_BATCH, SCORING_PAIRS)):
             log_p = F.log_softmax(model(batch).logits.float(), dim=-1)  # (B, T, classes)
             rows, mask = split.rows(batch.dialogues.cpu())
@@ -487,7 +565,7 @@ def log_probabilities(model: Model, split: Split) -> Tensor:
     return result
 
 
-class _MemoryWatch:
+class MemoryWatch:
     """Turns every way of running out of memory into one sentence: the model, the longest dialogue, what to do.
 
     Args:

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("trainer", "checkpoint", "recording", "audit"),
     ("unfinished",),
     ("runner", "external"),
-    ("tuning", "sweep", "ablation", "trackers", "testing", "applying", "doctor"),
+    ("tuning", "sweep", "ablation", "trackers", "testing", "applying", "doctor", "stacking"),
     ("templates",),
     ("cli",),
     ("__init__", "__main__"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +12,7 @@ from mer_bench.cli.stopping import StopSignals
 from mer_bench.config import changed_fields
 from mer_bench.metrics import METRICS
 from mer_bench.records import Epoch, Record, Selection
-from mer_bench.runner import Listener, Plan
+from mer_bench.runner import Listener, Plan, Standing
 
 WHY_ENDED = {"patience": "no better epoch came", "epochs": "all epochs were done", "fitted": "fitted at one go"}
 
@@ -92,10 +93,7 @@ class ProgressListener(Listener):
             self._screen.line(f"{self._fold}epoch {selection.epoch} chosen on dev ({WHY_ENDED[selection.ended]})")
 
     def epoch_ended(self, epoch: Epoch, best_epoch: int, best_score: float, epochs: int, patience_left: int) -> None:
-        if self._epochs_before is None:
-            self._epochs_before = epoch.epoch - 1
-        pace = (time.monotonic() - self._clock) / (epoch.epoch - self._epochs_before)
-        left = f"at most {duration_text(pace * (epochs - epoch.epoch))} left{' in this fold' if self._fold else ''}"
+        left = self._time_left(epoch.epoch, epochs)
         metric = self._plan.metric if self._plan else "weighted_f1"
         title = METRICS[metric].title if metric in METRICS else metric
         now = epoch.dev.get(metric, best_score)
@@ -118,6 +116,38 @@ class ProgressListener(Listener):
             f"{self._fold}epoch {epoch.epoch}/{epochs}: loss {loss:.4f}, dev {_within_a_line(title)} {percent(now)}, "
             f"{best}, stops after {max(0, patience_left)} more without a better one, {left}"
         )
+
+    def stack_epoch_ended(self, epochs: Mapping[int, Epoch], standing: Mapping[int, Standing], most: int) -> None:
+        number = max((epoch.epoch for epoch in epochs.values()), default=0)
+        if not number:  # every seed that was left diverged in it; the command will say so
+            return
+        metric = self._plan.metric if self._plan else "weighted_f1"
+        scores = [epoch.dev[metric] for epoch in epochs.values()]
+        left = self._time_left(number, most)
+        still = sum(each.is_running for each in standing.values())
+        going = "all seeds" if still == len(standing) else f"{still} of {len(standing)} seeds"
+        spread = f"{percent(min(scores))} to {percent(max(scores))}"
+        if self._bar:
+            dataset = f"{self._plan.dataset} " if self._plan else ""
+            self._bar.show(
+                f"{dataset}{self._fold}epoch {number}/{most}",
+                f"dev {spread}, {going} go on, {left}",
+                done=number,
+                total=most,
+            )
+            return
+        title = METRICS[metric].title if metric in METRICS else metric
+        losses = [epoch.train["total"] for epoch in epochs.values()]
+        self._screen.line(
+            f"{self._fold}epoch {number}/{most}, {len(epochs)} seeds: loss {sum(losses) / len(losses):.4f}, "
+            f"dev {_within_a_line(title)} {spread}, {going} go on, {left}"
+        )
+
+    def _time_left(self, epoch: int, epochs: int) -> str:
+        if self._epochs_before is None:
+            self._epochs_before = epoch - 1
+        pace = (time.monotonic() - self._clock) / (epoch - self._epochs_before)
+        return f"at most {duration_text(pace * (epochs - epoch))} left{' in this fold' if self._fold else ''}"
 
     def epoch_audited(self, done: int, epochs: int) -> None:
         if self._bar:
@@ -156,7 +186,9 @@ def _within_a_line(title: str) -> str:
 def run_title(plan: Plan) -> str:
     """One line that says which run this is."""
     made_up = " (synthetic)" if plan.synthetic else ""
+    stack = plan.request.stack
+    seeds = f"{len(stack)} seeds in one pass ({', '.join(map(str, stack))})" if stack else f"seed {plan.request.seed}"
     return (
         f"{plan.model_title} on {plan.features}{made_up}, {' + '.join(plan.modalities)}, labels {plan.key.labels}, "
-        f"protocol {plan.key.protocol}, seed {plan.request.seed}"
+        f"protocol {plan.key.protocol}, {seeds}"
     )

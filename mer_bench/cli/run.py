@@ -77,6 +77,13 @@ def run(
             help="Once the record is written, score every epoch on test too: what choosing the epoch there would give.",
         ),
     ] = False,
+    stack_seeds: Annotated[
+        bool,
+        typer.Option(
+            "--stack-seeds",
+            help="Train the seeds of --seeds together, in one pass; they then share the order of batches.",
+        ),
+    ] = False,
     track: Track = None,
     track_to: TrackTo = Path("tracked"),
     plugins: Plugins = None,
@@ -96,6 +103,7 @@ def run(
       mer-bench run --model dialoguernn --dataset meld --modalities text,audio --seeds 5
       mer-bench run --model cmath --dataset meld --set learning_rate=0.0005 --set batch_size=16
       mer-bench run --model mmgcn --dataset meld --seeds 3 --audit-selection
+      mer-bench run --model dialoguernn --dataset meld --seeds 5 --stack-seeds
 
     \b
     Exit codes:
@@ -110,6 +118,8 @@ def run(
 
     if seed is not None and seeds is not None:
         raise RequestError(f"--seed {seed} is one run and --seeds {seeds} are several; give one of the two.")
+    if stack_seeds:
+        _check_stack(seeds, track)
     if track:
         check_trackers(track)
     screen = Screen(quiet_output=as_json)
@@ -139,7 +149,11 @@ def run(
         runner.plan(request)
         stand_in.announce(screen)
     requests = [request] if seeds is None else [replace(request, seed=number) for number in range(seeds)]
-    records, failed = _run_each(screen, requests, track or [], track_to)
+    records, failed = (
+        _run_stacked(screen, request, len(requests))
+        if stack_seeds
+        else _run_each(screen, requests, track or [], track_to)
+    )
     if as_json and records:
         screen.answer(_answer(records, several=seeds is not None))
     elif records:
@@ -205,6 +219,34 @@ def _run_each(
                 screen.warn(f"seed {request.seed} failed: {error}")
     show_tracked(screen, following)
     return records, failed
+
+
+def _check_stack(seeds: int | None, track: Sequence[str] | None) -> None:
+    from mer_bench.errors import RequestError
+
+    if seeds is None or seeds < 2:
+        raise RequestError("--stack-seeds trains several seeds together; say how many with --seeds, 2 or more.")
+    if track:
+        raise RequestError("--track follows one run at a time, not the seeds of a stack; leave one of the two out.")
+
+
+def _run_stacked(
+    screen: Screen, request: RunRequest, seeds: int
+) -> tuple[list[Record], list[tuple[int, DivergedError]]]:
+    """The records of seeds that are trained together, and the seeds that diverged.
+
+    Raises:
+        NotStackableError: If the model does not stack. StoppedError: If SIGTERM or Ctrl-C came.
+    """
+    from mer_bench.cli.progress import ProgressListener
+    from mer_bench.cli.stopping import StopSignals
+    from mer_bench.stacking.running import run_stack
+
+    with StopSignals() as signals, ProgressListener(screen, signals) as progress:
+        result = run_stack(request, range(seeds), progress)
+    for seed, error in result.failed:
+        screen.warn(f"seed {seed} failed: {error}")
+    return result.records, result.failed
 
 
 def show_tracked(screen: Screen, following: Following) -> None:

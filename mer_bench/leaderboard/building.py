@@ -222,9 +222,10 @@ def _labelled(groups: Mapping[str, Sequence[Entry]]) -> dict[str, Sequence[Entry
 
 
 def _told_apart(groups: Sequence[Sequence[Entry]]) -> list[tuple[str, ...]]:
-    """Words for each of several rows of one model, different for each; none where it is alone."""
-    told: list[tuple[str, ...]] = [() for _ in groups]
+    """Words for each of several rows of one model, different for each; none where it is alone and not of a stack."""
     first = [group[0] for group in groups]
+    # Told of a row that is alone too: its seeds share the order of batches, and their cost is a share.
+    told: list[tuple[str, ...]] = [(f"{len(entry.stack)} seeds stacked",) if entry.stack else () for entry in first]
     experiments = [Experiment("", tuple(group), ()) for group in groups]
     ways: list[Callable[[int], tuple[str, ...]]] = [
         lambda row: ("external",) if first[row].external else (),

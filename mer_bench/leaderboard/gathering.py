@@ -62,7 +62,8 @@ class Entry:
         key: Of the table that it belongs to. condition: None: the complete test split.
         sameness: SHA-256 of all that decides the result but the seed: runs that share it are one experiment. It
             does not look at the test condition.
-        overrides: Settings that the request named. external: Predictions of another system, whose selection rule is
+        overrides: Settings that the request named. stack: As that of the record.
+        external: Predictions of another system, whose selection rule is
             what their submitter states.
         test, dev: None for a failed run; `dev` also where an external system says nothing of it.
         curve, audit, best_on_test, epoch: As those of `table.Run`.
@@ -85,6 +86,7 @@ class Entry:
     settings: dict[str, Any]
     overrides: dict[str, Any]
     tuned_trials: int | None
+    stack: tuple[int, ...]
     external: bool
     selection_rule: str
     failure: str
@@ -293,6 +295,7 @@ def _entry(
         settings={**record.training, **record.settings},
         overrides=record.options.get("settings") or {},
         tuned_trials=None if record.tuned is None else record.tuned.trials,
+        stack=tuple(record.stack),
         external=external is not None,
         selection_rule=selection.rule if selection else external.selection_rule if external else "",
         failure="" if failure is None else f"{failure.kind}: {failure.reason}",
@@ -341,7 +344,9 @@ def _sameness(record: Record) -> str:
     code = None if record.model_code is None else record.model_code.sha256
     stated = record.external.selection_rule if record.external else ""
     settings = (_plain(record.settings), _plain(record.training))
-    decides = (record.model, record.model_version, code, record.kind, stated, settings)
+    decides: tuple[Any, ...] = (record.model, record.model_version, code, record.kind, stated, settings)
+    if record.stack:  # a row of its own: seeds that were trained together share more than settings
+        decides = (*decides, tuple(record.stack))
     return hashlib.sha256(repr(decides).encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mer_bench.nn.seeds import stacked_seeds, with_seeds
+
 _LEVELS = 1 << 16
 
 
@@ -18,19 +20,29 @@ def dropout_factors(shape: tuple[int, ...] | torch.Size, rate: float, like: Tens
     Args:
         like: Gives the float type and the device.
     """
-    kept = kept_layers(1, torch.Size(shape).numel(), rate, like)
-    return kept.mul_(dropout_scale(rate)).view(shape)
+    stack = stacked_seeds()
+    count = torch.Size(shape).numel()
+    if stack is None:
+        return kept_layers(1, count, rate, like).mul_(dropout_scale(rate)).view(shape)
+
+    def of_all() -> Tensor:
+        kept = [kept_layers(1, count, rate, like, numbers.on(like.device)) for numbers in stack.numbers]
+        return torch.cat(kept).mul_(dropout_scale(rate)).view(len(kept), *shape)
+
+    return with_seeds(of_all)
 
 
-def kept_layers(layers: int, count: int, rate: float, like: Tensor) -> Tensor:
+def kept_layers(layers: int, count: int, rate: float, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Which of `count` values each of several layers keeps, drawn at one go: (layers, count), 1 or 0.
 
     On a CPU the numbers are those that one call for each layer would draw.
 
     Args:
         like: Gives the float type and the device.
+        generator: Where the numbers come from; None: PyTorch's global one.
     """
-    words = torch.empty(layers, (count + 3) // 4, dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    words = torch.empty(layers, (count + 3) // 4, dtype=torch.int64, device=like.device)
+    words.random_(-(2**63), None, generator=generator)
     bits = words.view(torch.int16)[:, :count]
     # Compared into floats at once: by way of a bool, comparing and multiplying take five times as long on a CPU.
     kept = torch.empty(layers, count, dtype=like.dtype, device=like.device)

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from mer_bench.nn.dropout import dropout_scale, kept_layers
+from mer_bench.nn.seeds import each_seed
 
 _threshold_backward = torch.ops.aten.threshold_backward
 
@@ -98,10 +99,12 @@ def graph_layers(
         first, returns: (B, M, T, width). carried, fixed: (layers, width, width).
     """
     rate = rate if training else 0.0
-    result: Tensor = _GraphLayers.apply(  # type: ignore[no-untyped-call]
-        first, graph.within, graph.across, carried, fixed, rate
-    )
-    return result
+
+    def run(*given: Tensor | None) -> Tensor:
+        result: Tensor = _GraphLayers.apply(*given, rate)  # type: ignore[no-untyped-call]
+        return result
+
+    return each_seed(run, first, graph.within, graph.across, carried, fixed)
 
 
 class _Adjacency:

@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from mer_bench.nn.seeds import folded
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
 _tanh_backward = torch.ops.aten.tanh_backward
@@ -63,6 +65,10 @@ class TurnOrder:
     def steps(self) -> int:
         """Turns of the longest dialogue."""
         return len(self.counts)
+
+    def repeated(self, times: int) -> TurnOrder:
+        """The same for so many times its directions, one set after the other."""
+        return self if times == 1 else replace(self, cells=self.cells.repeat(times, 1))
 
     def pack(self, padded: Tensor) -> Tensor:
         """Rows of every direction from (B, T, width): (R, N, width)."""
@@ -335,10 +341,12 @@ def gru_chain(gates_in: Tensor, weights: GruWeights, order: TurnOrder, drop: Ten
         gates_in: (directions, N, 3 width), the input's share of the gates with its bias.
         returns: (directions, N, width).
     """
-    result: Tensor = _GruChain.apply(  # type: ignore[no-untyped-call]
-        gates_in, weights.state, weights.state_bias, drop, order
-    )
-    return result
+
+    def run(*given: Tensor | None) -> Tensor:
+        result: Tensor = _GruChain.apply(*given, order)  # type: ignore[no-untyped-call]
+        return result
+
+    return folded(run, gates_in, weights.state, weights.state_bias, drop)
 
 
 class LstmWeights(nn.Module):
@@ -378,8 +386,12 @@ class LstmWeights(nn.Module):
     def forward(self, packed: Tensor, order: TurnOrder) -> Tensor:
         """The layer over every dialogue in every direction: (directions, N, inputs) to (directions, N, width)."""
         gates_in = torch.baddbmm(self.input_bias + self.state_bias, packed, self.input)
-        result: Tensor = _LstmChain.apply(gates_in, self.state, order)  # type: ignore[no-untyped-call]
-        return result
+
+        def run(*given: Tensor | None) -> Tensor:
+            result: Tensor = _LstmChain.apply(*given, order)  # type: ignore[no-untyped-call]
+            return result
+
+        return folded(run, gates_in, self.state)
 
 
 class _LstmChain(torch.autograd.Function):
@@ -636,10 +648,19 @@ def party_chain(
         global_in, party_in: (directions, N, 3 width), the utterance's share of the gates with the input's bias.
         query: (directions, N, global width). returns: (directions, N, party width).
     """
-    result: Tensor = _PartyChain.apply(  # type: ignore[no-untyped-call]
+
+    def run(*given: Tensor | None) -> Tensor:
+        assert given[0] is not None
+        times = len(given[0]) // order.directions
+        result: Tensor = _PartyChain.apply(  # type: ignore[no-untyped-call]
+            *given, previous.repeat(times, 1), order.repeated(times)
+        )
+        return result
+
+    return folded(
+        run,
         *(global_in, party_in, query),
         *(global_cell.inputs[1], global_cell.state, global_cell.state_bias),
         *(party_cell.inputs[1], party_cell.state, party_cell.state_bias),
-        *(global_drop, party_drop, previous, order),
+        *(global_drop, party_drop),
     )
-    return result

@@ -204,6 +204,7 @@ TAMPERINGS: dict[str, tuple[Any, str]] = {
     "folds": ([{"fold": 1}], "schema"),
     "test_condition": ({"name": "only-text", "present": ["text"], "model_of": "3" * 64}, "identity"),
     "model_code": ({"origin": "file", "sha256": "4" * 64}, "identity"),
+    "stack": ([0, 1, 2, 3, 4], "identity"),
     "tuned": ({"study": 3}, "schema"),
     "audit": ({"metric": "weighted_f1", "epochs": [], "best_epoch": None, "best": 0.7, "chosen": 0.6}, "schema"),
     "extra": (1, "schema"),
@@ -218,7 +219,7 @@ def test_every_field_of_a_record_is_tampered_with() -> None:
 @pytest.mark.parametrize("path", TAMPERINGS)
 def test_a_changed_field_is_refused_for_the_right_reason(path: str, meld: Desk) -> None:
     value, check = TAMPERINGS[path]
-    if path in ("failure", "folds", "test_condition", "model_code", "tuned", "audit", "extra"):
+    if path in ("failure", "folds", "test_condition", "model_code", "stack", "tuned", "audit", "extra"):
         meld.put(meld.values() | {path: value})
     else:
         meld.change(path, value)
