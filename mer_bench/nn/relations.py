@@ -134,12 +134,14 @@ class RelationalConv(nn.Module):
         dialogues, turns, _ = values.shape
         if weights is None:
             weights = relation_means(graph, values.dtype)
-        matrices, mixture = self.weight, self.mixture
-        if mixture is not None and len(mixture) < self.matrices:
-            # Fewer relations than bases: mixed first, so that every utterance meets the fewer matrices.
-            matrices, mixture = torch.einsum("rb,ibo->iro", mixture, matrices), None
-        if mixture is None:
+        matrices: Tensor = self.weight
+        if self.mixture is not None and len(self.mixture) >= self.matrices:
+            mixture: Tensor = self.mixture
+        else:
             mixture = torch.eye(graph.relations, dtype=values.dtype, device=values.device)
+            if self.mixture is not None:
+                # Fewer relations than bases: mixed first, so that every utterance meets the fewer matrices.
+                matrices = torch.einsum("rb,ibo->iro", self.mixture, self.weight)
         mixture = torch.cat([mixture, mixture.new_zeros(1, mixture.shape[1])])  # the last row: no edge
         shares = mixture[graph.kinds] * weights.unsqueeze(-1)  # (B, T, T, matrices)
         heard = (values @ matrices.flatten(1)).view(dialogues, turns * matrices.shape[1], -1)
