@@ -16,6 +16,7 @@ import csv
 import math
 import multiprocessing
 import os
+import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -218,13 +219,13 @@ def of_model(
         yield last[point.axis]
 
 
-def exponent(found: Sequence[Point], figure: str) -> float | None:
-    """Growth between the two largest values: 1 is linear, 2 quadratic."""
-    known = [(point.value, getattr(point, figure)) for point in found if getattr(point, figure)]
+def exponent(found: Sequence[Point], figure: str, largest: int = 3) -> float | None:
+    """Growth over the largest values, fitted by least squares of the logarithms: 1 is linear, 2 quadratic."""
+    known = [(point.value, getattr(point, figure)) for point in found if getattr(point, figure)][-largest:]
     if len(known) < 2:
         return None
-    (small, first), (large, second) = known[-2:]
-    return math.log(second / first) / math.log(large / small)
+    values, figures = ([math.log(each) for each in column] for column in zip(*known, strict=True))
+    return statistics.linear_regression(values, figures).slope
 
 
 def read(file: Path) -> list[Point]:
@@ -305,8 +306,8 @@ def draw(file: Path, found: Sequence[Point], axis: str, label: str, guides: Sequ
 def tell(found: Sequence[Point]) -> str:
     """The exponents of every model, as the table of `growth.md`."""
     lines = [
-        "| model | time by length | memory by length | time by dialogues | up to | time by width | 3 modalities / 1 |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| model | time by length | last step | memory by length | time by dialogues | up to | time by width | 3 / 1 |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
 
     def shown(value: float | None) -> str:
@@ -321,6 +322,7 @@ def tell(found: Sequence[Point]) -> str:
         cells = [
             model,
             shown(exponent(line, "cpu_seconds")),
+            shown(exponent(line, "cpu_seconds", 2)),
             shown(exponent(line, "memory_mb")),
             shown(exponent(by_axis["dialogues"][model], "cpu_seconds")),
             f"{max(counted):,}" if counted else "-",
