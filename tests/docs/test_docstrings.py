@@ -27,7 +27,7 @@ NOT_OURS = ("mer_bench.templates.",)
 
 
 WITHIN = {"atomic", "audit", "checkpoint", "claim", "cli", "compiling", "identity", "model_settings", "own"}
-WITHIN |= {"plugin_files", "request", "templates", "trainer", "unfinished", "__init__", "__main__"}
+WITHIN |= {"plugin_files", "request", "templates", "__init__", "__main__"}
 """Rooms without a page of their own in the reference: nobody builds on them, or another room's page holds them."""
 
 SHAPE = re.compile(r"[Ss]hapes|\([A-Z]\w*, [^)]+\)")
